@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bnfold.conditioning import worst_site
+from bnfold.graph import Affine, Graph
+from bnfold.laws import read_laws
 from bnfold.reasons import Reason
+from bnfold.solver import Solution, Solver
+from bnfold.system import System
 
 
 @dataclass(frozen=True)
@@ -77,3 +83,110 @@ class Plan:
             },
             "sites": [site.to_dict() for site in self.sites],
         }
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A plan together with the units that carry it out.
+
+    Attributes:
+        plan: What the user is told.
+        system: The cells behind every operator's channels.
+        solution: The unit of every cell.
+    """
+
+    plan: Plan
+    system: System
+    solution: Solution
+
+
+def make_plan(graph: Graph, kept: Mapping[str, Reason] | None = None, order: Sequence[str] = ()) -> Folding:
+    """Decide what becomes of every affine of a graph.
+
+    Args:
+        graph: The model as the solver sees it.
+        kept: BatchNorms that are no constant affine (training mode, computed parameters), with the reason.
+        order: Names of all sites in the model's own order; sites that it does not name come last.
+
+    Returns:
+        The plan and the units. No weight has been computed yet.
+    """
+    system = read_laws(graph)
+    solver = Solver(system)
+    excluded: dict[str, Reason] = {
+        op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
+    }
+    solution = solver.solve(excluded)
+    while (worst := worst_site(system, solution, graph)) is not None:
+        excluded[worst[0]] = worst[1]
+        solution = solver.solve(excluded)
+    into = _absorbers(system, solution)
+    norms = [Site(name, "BatchNormalization", "kept", (), reason) for name, reason in (kept or {}).items()]
+    others = []
+    for op in graph.ops:
+        if not isinstance(op, Affine):
+            continue
+        reason = solution.refused.get(op.name)
+        if op.name not in solution.removed and reason is None:
+            continue  # varies by position: an offset, not a per-channel affine
+        if op.batch_norm:
+            status = "kept" if reason is not None else "folded"
+            norms.append(Site(op.name, "BatchNormalization", status, into.get(op.name, ()), reason))
+        else:
+            others.append(Site(op.name, op.kind, "kept" if reason else "folded", into.get(op.name, ()), reason))
+    rank = {name: i for i, name in enumerate(order)}
+    norms.sort(key=lambda site: rank.get(site.name, len(rank)))
+    return Folding(Plan(tuple(norms), tuple(others)), system, solution)
+
+
+def _absorbers(system: System, solution: Solution) -> dict[str, tuple[str, ...]]:
+    """For every affine that vanished, the operators next to it whose weights changed."""
+    writers: dict[int, list[str]] = {}
+    readers: dict[int, list[str]] = {}
+    for name, (x, y) in system.views.items():
+        for cells, index in ((x, readers), (y, writers)):
+            for run in system.runs(cells):
+                index.setdefault(run, []).append(name)
+    changed = {
+        name
+        for name, (x, y) in system.views.items()
+        if not (solution.unit(x).is_identity and solution.unit(y).is_identity)
+        and (name in system.weights or name in solution.refused)
+    }
+    result: dict[str, tuple[str, ...]] = {}
+    for candidate in system.candidates:
+        name = candidate.op.name
+        if name not in solution.removed:
+            continue
+        found: dict[str, None] = {}
+        _collect(name, writers, 0, system, solution, changed, found)
+        _collect(name, readers, 1, system, solution, changed, found)
+        result[name] = tuple(found)
+    return result
+
+
+def _collect(
+    start: str,
+    index: dict[int, list[str]],
+    side: int,
+    system: System,
+    solution: Solution,
+    changed: set[str],
+    found: dict[str, None],
+) -> None:
+    """Walk away from a site in one direction, through vanished affines and one sum, to operators with new weights."""
+    seen = {start}
+    queue = [(start, 0)]
+    while queue:
+        name, sums = queue.pop(0)
+        for run in system.runs(system.views[name][side]):
+            for other in index.get(run, ()):
+                if other in seen:
+                    continue
+                seen.add(other)
+                if other in changed:
+                    found[other] = None
+                elif other in solution.removed:
+                    queue.append((other, sums))
+                elif other in system.sums and sums == 0:
+                    queue.append((other, 1))

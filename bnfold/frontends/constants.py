@@ -1,0 +1,194 @@
+"""Constant folding, and only that: what is the same at every run becomes an initializer.
+
+Exporters leave weights and biases behind as little programs (`Expand(CastLike(0, x))`, `Reshape(slope)`), which hide them
+from everyone. A CastLike of a constant needs only the *type* of its other input, a Shape only static sizes, and the target
+of a Reshape may hold one size that is not known. Nodes are removed only if this left them without a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+
+from bnfold.frontends.context import ONNX_DOMAINS
+
+FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
+LARGEST = 1 << 26  # elements of a folded result; an Expand may ask for any number
+IMPURE = {
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout",
+    "BatchNormalization", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan",
+}  # fmt: skip
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Fold constants in place, in the main graph and in the bodies of control flow.
+
+    Args:
+        model: The model; its inputs, outputs and remaining nodes keep their names.
+    """
+    if model.ir_version is not None and model.ir_version < FIRST_WITH_CONSTANTS:
+        RemoveInitializersFromInputsPass()(model)
+        model.ir_version = FIRST_WITH_CONSTANTS
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    for graph in [model.graph, *model.graph.subgraphs()]:
+        Folder(graph, model.opset_imports.get("", 18)).run()
+
+
+class Folder:
+    """One graph whose constants are folded."""
+
+    def __init__(self, graph: ir.Graph, opset: int) -> None:
+        self.graph = graph
+        self.opset = opset
+        self.names = {v.name for node in graph.all_nodes() for v in (*node.inputs, *node.outputs) if v is not None}
+        self.names |= {v.name for v in (*graph.inputs, *graph.initializers.values())}
+
+    def run(self) -> None:
+        """Fold every node that can be, in topological order."""
+        for node in list(self.graph):
+            if node.domain not in ONNX_DOMAINS or node.graph is not self.graph:
+                continue
+            if node.op_type == "Reshape":
+                self._settle_target(node)
+            array = self._evaluate(node)
+            if array is not None:
+                self._replace(node, array)
+
+    def const(self, value: ir.Value | None) -> NDArray[Any] | None:
+        """The array behind a value that is the same at every run."""
+        if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
+            return None
+        return value.const_value.numpy()
+
+    def _evaluate(self, node: ir.Node) -> NDArray[Any] | None:
+        """The result of a node that is the same at every run, else None."""
+        if node.op_type in IMPURE or len(node.outputs) != 1 or not node.inputs:
+            return None
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+            return None
+        if node.op_type == "Shape":
+            return _static_shape(node)
+        if node.op_type == "CastLike":
+            return self._cast_like(node)
+        arrays = [None if v is None else self.const(v) for v in node.inputs]
+        if any(a is None and v is not None for a, v in zip(arrays, node.inputs, strict=True)):
+            return None
+        size = self._result_size(node, arrays)
+        return None if size is None or size > LARGEST else self._run(node, arrays)
+
+    def _cast_like(self, node: ir.Node) -> NDArray[Any] | None:
+        array, like = self.const(node.inputs[0]), node.inputs[1]
+        if array is None or like is None or like.dtype is None:
+            return None
+        return array.astype(like.dtype.numpy())
+
+    def _result_size(self, node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> int | None:
+        """An upper bound on the number of elements, before anything is computed."""
+        if node.op_type in ("Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "OneHot", "EyeLike"):
+            known = node.outputs[0].shape
+            if known is not None and known.is_static():
+                return int(np.prod(known.numpy(), dtype=np.float64))
+            target = arrays[-1] if node.op_type in ("Expand", "ConstantOfShape") else None
+            return None if target is None else int(np.prod(target, dtype=np.float64)) * max(a.size for a in arrays if a is not None)
+        return 0
+
+    def _run(self, node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+        """Evaluate one node with the reference implementation of its operator."""
+        proto = ir.to_proto(node)
+        feeds = {v.name: a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
+        try:
+            [result] = ReferenceEvaluator(proto, opsets={"": self.opset}).run(None, feeds)
+        except Exception:  # whatever the reference cannot do stays as it is: folding is never owed
+            return None
+        return np.asarray(result)
+
+    def _replace(self, node: ir.Node, array: NDArray[Any]) -> None:
+        """Put an initializer in a node's place."""
+        y = node.outputs[0]
+        if y.is_graph_output() or y.name is None:
+            return
+        dtype = y.dtype if y.dtype is not None and y.dtype.numpy() == array.dtype else ir.DataType.from_numpy(array.dtype)
+        name = y.name
+        y.name = self._fresh(name)
+        tensor = ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=name)
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
+        self.graph.register_initializer(value)
+        y.replace_all_uses_with(value)
+        self._drop(node)
+
+    def _fresh(self, wanted: str) -> str:
+        name, n = f"{wanted}_folded", 2
+        while name in self.names:
+            name, n = f"{wanted}_folded{n}", n + 1
+        self.names.add(name)
+        return name
+
+    def _drop(self, node: ir.Node) -> None:
+        """Remove a node without readers, and what only it read."""
+        if node.graph is not self.graph or any(v.uses() or v.is_graph_output() for v in node.outputs):
+            return
+        inputs = [v for v in node.inputs if v is not None]
+        self.graph.remove(node, safe=True)
+        for value in dict.fromkeys(inputs):
+            if value.uses() or value.is_graph_output() or value.is_graph_input():
+                continue
+            producer = value.producer()
+            if producer is not None:
+                self._drop(producer)
+            elif value.is_initializer() and value.name is not None and value.graph is self.graph:
+                self.graph.initializers.pop(value.name)
+
+    def _settle_target(self, node: ir.Node) -> None:
+        """A Reshape to a list with one unknown size: that size is what is left over."""
+        target = node.inputs[1] if len(node.inputs) > 1 else None
+        producer = None if target is None else target.producer()
+        if target is None or producer is None or producer.op_type != "Concat" or self.const(target) is not None:
+            return
+        sizes: list[int] = []
+        for part in producer.inputs:
+            array = self.const(part)
+            if array is not None:
+                sizes += [int(v) for v in array.reshape(-1)]
+            elif part is not None and _holds_one(part):
+                sizes.append(-1)
+            else:
+                return
+        if sizes.count(-1) != 1 or 0 in sizes:
+            return
+        array = np.array(sizes, dtype=np.int64)
+        name = self._fresh(f"{target.name}")
+        tensor = ir.Tensor(array, name=name)
+        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape), const_value=tensor)
+        self.graph.register_initializer(value)
+        node.replace_input_with(1, value)
+        self._drop(producer)
+
+
+def _static_shape(node: ir.Node) -> NDArray[Any] | None:
+    """The result of a Shape whose sizes are all known."""
+    x = node.inputs[0]
+    if x is None or x.shape is None:
+        return None
+    start = node.attributes.get("start")
+    end = node.attributes.get("end")
+    dims = list(x.shape)[slice(start.value if start else 0, end.value if end else None)]
+    if not all(isinstance(d, int) for d in dims):
+        return None
+    return np.array(dims, dtype=np.int64)
+
+
+def _holds_one(value: ir.Value) -> bool:
+    """Whether a one-dimensional value has a single element."""
+    if value.shape is not None:
+        return value.shape.rank() == 1 and value.shape[0] == 1
+    producer = value.producer()
+    if producer is None or producer.op_type not in ("Reshape", "Unsqueeze") or producer.inputs[0] is None:
+        return False
+    source = producer.inputs[0].shape
+    return source is not None and source.rank() == 0

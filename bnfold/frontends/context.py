@@ -1,0 +1,123 @@
+"""What a reader of ONNX operators may ask: constants, shapes, attributes, names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.graph import Op, Rigid, Shape, Value
+from bnfold.reasons import Reason
+
+FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+PRECISION = {ir.DataType.FLOAT: 24, ir.DataType.DOUBLE: 53, ir.DataType.FLOAT16: 11, ir.DataType.BFLOAT16: 8}
+ONNX_DOMAINS = ("", "ai.onnx")
+
+
+class Context:
+    """One graph being read.
+
+    Attributes:
+        graph: The ONNX graph.
+        shapes: Shapes of native and intermediate values, unknown sizes under a name of their own.
+        labels: The unique display name of every node.
+        kept: BatchNorms that are no constant affine, with the reason, by label.
+    """
+
+    def __init__(self, graph: ir.Graph, labels: dict[ir.Node, str]) -> None:
+        self.graph = graph
+        self.shapes: dict[Value, Shape] = {}
+        self.labels = labels
+        self.kept: dict[str, Reason] = {}
+        self.skip: set[ir.Node] = set()  # nodes that were read together with an earlier one
+        self._arrays: dict[ir.Value, NDArray[Any]] = {}
+
+    def const(self, value: ir.Value | None) -> NDArray[Any] | None:
+        """A value's array where it is the same at every run, else None."""
+        if not self.is_const(value):
+            return None
+        assert value is not None
+        assert value.const_value is not None
+        if value not in self._arrays:
+            self._arrays[value] = value.const_value.numpy()
+        return self._arrays[value]
+
+    def is_const(self, value: ir.Value | None) -> bool:
+        """Whether a value is an initializer that callers cannot override."""
+        return (
+            value is not None
+            and value.is_initializer()
+            and value.const_value is not None
+            and not value.is_graph_input()
+        )
+
+    def constants(self, values: Iterable[ir.Value | None]) -> list[NDArray[Any] | None]:
+        """`const` for several values."""
+        return [self.const(value) for value in values]
+
+    def shape(self, value: ir.Value) -> Shape | None:
+        """The shape of a value, None where its rank is unknown."""
+        if value in self.shapes:
+            return self.shapes[value]
+        if value.shape is None:
+            return None
+        sizes: list[int | str | None] = []
+        for i, dim in enumerate(value.shape):
+            size = dim if isinstance(dim, int) else dim.value
+            sizes.append(size if size is not None else f"?{id(value)}.{i}")
+        self.shapes[value] = tuple(sizes)
+        return self.shapes[value]
+
+    def rank(self, value: ir.Value) -> int | None:
+        """The number of axes, where it is known."""
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def is_float(self, value: ir.Value) -> bool:
+        """Whether a value holds floats whose weights can be rewritten."""
+        return value.dtype in FLOATS
+
+    def extra(self, node: ir.Node, tag: str, shape: Sequence[int | str | None]) -> Value:
+        """A value that exists only in the solver's graph."""
+        key = (node, tag)
+        self.shapes[key] = tuple(shape)
+        return key
+
+    def label(self, node: ir.Node) -> str:
+        """The node's unique name."""
+        return self.labels[node]
+
+    def rigid(self, node: ir.Node, reason: Reason) -> list[Op]:
+        """A node that keeps all units around it."""
+        xs = tuple(v for v in node.inputs if v is not None and not self.is_const(v))
+        return [Rigid(self.label(node), xs, tuple(node.outputs), reason)]
+
+
+def attr(node: ir.Node, name: str, default: Any) -> Any:
+    """An attribute's value, or a default."""
+    found = node.attributes.get(name)
+    return default if found is None or found.value is None else found.value
+
+
+def ints(node: ir.Node, name: str, default: Sequence[int]) -> tuple[int, ...]:
+    """A list-of-integers attribute."""
+    return tuple(int(v) for v in attr(node, name, default))
+
+
+def only_output(node: ir.Node) -> bool:
+    """Whether nothing but the first output is there to be used."""
+    return all(not v.name or (not v.uses() and not v.is_graph_output()) for v in node.outputs[1:])
+
+
+def squeeze_constant(array: NDArray[Any]) -> NDArray[np.float64]:
+    """A constant as float64, its axis reduced to size 1 where it does not vary along it."""
+    wide = np.asarray(array).astype(np.float64)
+    for axis, size in enumerate(wide.shape):
+        if size > 1:
+            first = wide.take([0], axis=axis)
+            if np.array_equal(np.broadcast_to(first, wide.shape), wide):
+                wide = first
+    return wide

@@ -1,0 +1,236 @@
+"""ONNX operators with constant weights: where their weights, biases and channels are, and how to write them back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.affine import Array, Kernel
+from bnfold.frontends.context import Context, attr, ints
+from bnfold.graph import Linear, Op, Recurrent
+from bnfold.reasons import Reason
+from bnfold.window import Window
+
+
+def read_conv(node: ir.Node, ctx: Context) -> list[Op]:
+    """Conv in any number of dimensions, any groups."""
+    return _convolution(node, ctx, transposed=False)
+
+
+def read_conv_transpose(node: ir.Node, ctx: Context) -> list[Op]:
+    """ConvTranspose, whose weight is `[in, out/groups, *kernel]`."""
+    return _convolution(node, ctx, transposed=True)
+
+
+def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
+    x, stored = node.inputs[0], node.inputs[1]
+    weight = ctx.const(stored)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if weight is None or (bias is not None and not ctx.is_const(bias)):
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    groups = int(attr(node, "group", 1))
+    assert x is not None
+    assert stored is not None
+    window = _window(node, ctx.shape(x) or (), weight.shape[2:], transposed)
+    kernel = Kernel(
+        lambda: weight,
+        weight.shape,
+        out_axis=1 if transposed else 0,
+        in_axis=0 if transposed else 1,
+        groups=groups,
+        groups_on_input=transposed,
+        reference=tuple(p[0] for p in window.patterns()),
+    )
+    return [
+        Linear(
+            ctx.label(node),
+            x,
+            node.outputs[0],
+            x_axis=1,
+            y_axis=1,
+            kernel=kernel,
+            weight=stored,
+            window=window,
+            has_bias=bias is not None,
+            frozen=_frozen(stored, node),
+        )
+    ]
+
+
+def _window(node: ir.Node, shape: tuple[int | str | None, ...], kernel: tuple[int, ...], transposed: bool) -> Window:
+    """How a convolution slides. Where its padding depends on an unknown size, every padding that can occur counts."""
+    n = len(kernel)
+    strides, dilations = ints(node, "strides", (1,) * n), ints(node, "dilations", (1,) * n)
+    pads = ints(node, "pads", (0,) * (2 * n))
+    begin, end = list(pads[:n]), list(pads[n:])
+    sizes = tuple(s if isinstance(s, int) else None for s in shape[2:]) or (None,) * n
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
+    automatic = attr(node, "auto_pad", "NOTSET")
+    if automatic == "VALID":
+        begin, end = [0] * n, [0] * n
+    elif automatic in ("SAME_UPPER", "SAME_LOWER") and not transposed:
+        for i, size in enumerate(sizes):
+            if size is None:
+                begin[i] = end[i] = reach[i] - 1
+                continue
+            total = max((-(-size // strides[i]) - 1) * strides[i] + reach[i] - size, 0)
+            small, large = total // 2, total - total // 2
+            begin[i], end[i] = (small, large) if automatic == "SAME_UPPER" else (large, small)
+    if transposed and (automatic.startswith("SAME") or "output_shape" in node.attributes):
+        begin, end = [0] * n, [0] * n  # what is cut off depends on the output size: count every position
+    extra = ints(node, "output_padding", (0,) * n) if transposed else ()
+    return Window(kernel, strides, dilations, tuple(begin), tuple(end), sizes, transposed, extra)
+
+
+def read_gemm(node: ir.Node, ctx: Context) -> list[Op]:
+    """Gemm with a constant second operand: `alpha·A·B + beta·C`."""
+    x, stored = node.inputs[0], node.inputs[1]
+    weight = ctx.const(stored)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    assert x is not None
+    if weight is None or ctx.is_const(x) or (bias is not None and not ctx.is_const(bias)):
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    assert stored is not None
+    flipped = bool(attr(node, "transB", 0))
+    kernel = Kernel(
+        lambda: weight,
+        weight.shape,
+        out_axis=0 if flipped else 1,
+        in_axis=1 if flipped else 0,
+        gain=float(attr(node, "alpha", 1.0)),
+    )
+    return [
+        Linear(
+            ctx.label(node),
+            x,
+            node.outputs[0],
+            x_axis=0 if attr(node, "transA", 0) else 1,
+            y_axis=1,
+            kernel=kernel,
+            weight=stored,
+            has_bias=bias is not None,
+            frozen=_frozen(stored, node),
+        )
+    ]
+
+
+def read_matmul(node: ir.Node, ctx: Context) -> list[Op]:
+    """MatMul by a constant matrix on either side, together with the Add of a bias that follows it."""
+    left, right = node.inputs
+    assert left is not None
+    assert right is not None
+    from_left = ctx.is_const(left)
+    x, stored = (right, left) if from_left else (left, right)
+    weight = ctx.const(stored)
+    rank = ctx.rank(x)
+    if weight is None or rank is None or weight.ndim != 2 or rank < 2 or ctx.is_const(x):
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    axis = rank - 2 if from_left else rank - 1
+    kernel = Kernel(lambda: weight, weight.shape, out_axis=0 if from_left else 1, in_axis=1 if from_left else 0)
+    bias = bias_add(node, ctx, axis, weight.shape[kernel.out_axis])
+    if bias is not None:
+        ctx.skip.add(bias.node)
+    return [
+        Linear(
+            ctx.label(node),
+            x,
+            node.outputs[0] if bias is None else bias.node.outputs[0],
+            x_axis=axis,
+            y_axis=axis,
+            kernel=kernel,
+            weight=stored,
+            has_bias=bias is not None,
+            frozen=_frozen(stored, node),
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class BiasAdd:
+    """The Add behind a MatMul that is its bias.
+
+    Attributes:
+        node: The Add.
+        operand: Which of its inputs is the constant.
+        array: float64[out_channels].
+    """
+
+    node: ir.Node
+    operand: int
+    array: Array
+
+
+def bias_add(node: ir.Node, ctx: Context, axis: int, channels: int) -> BiasAdd | None:
+    """The only reader of a MatMul's result, if it adds a constant per channel."""
+    y = node.outputs[0]
+    uses = y.uses()
+    if len(uses) != 1 or y.is_graph_output():
+        return None
+    reader, operand = uses[0].node, 1 - uses[0].idx  # type: ignore[index]
+    if reader.op_type != "Add" or reader.domain not in ("", "ai.onnx") or reader.graph is not node.graph:
+        return None
+    constant = ctx.const(reader.inputs[operand])
+    rank = ctx.rank(y)
+    if constant is None or rank is None or constant.ndim > rank or ctx.shape(reader.outputs[0]) != ctx.shape(y):
+        return None
+    shape = (1,) * (rank - constant.ndim) + constant.shape
+    if any(size != 1 for i, size in enumerate(shape) if i != axis):
+        return None
+    flat = np.broadcast_to(constant.astype(np.float64).reshape(-1), (channels,))
+    return BiasAdd(reader, operand, flat)
+
+
+RECURRENT_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def read_recurrent(node: ir.Node, ctx: Context) -> list[Op]:
+    """LSTM, GRU, RNN: `W` is `[directions, gates·hidden, input]`."""
+    x, stored = node.inputs[0], node.inputs[1]
+    weight = ctx.const(stored)
+    bias = node.inputs[3] if len(node.inputs) > 3 else None
+    if weight is None or (bias is not None and not ctx.is_const(bias)) or attr(node, "activations", None) == []:
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    assert x is not None
+    assert stored is not None
+    states = [v for v in node.inputs[2:] if v is not None and not ctx.is_const(v)]
+    held = ctx.rigid(node, Reason.NONLINEAR) if states else []
+    if held:
+        return held
+    return [
+        Recurrent(
+            ctx.label(node), x, 2, tuple(node.outputs), stored, features=weight.shape[2], frozen=_frozen(stored, node)
+        )
+    ]
+
+
+def _frozen(stored: ir.Value, node: ir.Node) -> Reason | None:
+    """Why a weight must stay as it is: something reads it in another way, or hands it out."""
+    if stored.is_graph_output():
+        return Reason.IO
+    for use in stored.uses():
+        other = use.node
+        same = (
+            other.graph is node.graph
+            and other.op_type == node.op_type
+            and use.idx == 1 - (node.op_type == "MatMul" and node.inputs[0] is stored)
+            and all(attr(other, k, d) == attr(node, k, d) for k, d in (("group", 1), ("transB", 0)))
+        )
+        if not same:
+            return Reason.SHARED_WEIGHT
+    return None
+
+
+def stored_bias(node: ir.Node, ctx: Context) -> Array | None:
+    """The bias of a Conv, ConvTranspose or Gemm as float64[..., out_channels]; None for none."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None:
+        return None
+    array: NDArray[Any] | None = ctx.const(value)
+    assert array is not None
+    factor = float(attr(node, "beta", 1.0)) if node.op_type == "Gemm" else 1.0
+    wide: Array = array.astype(np.float64) * factor
+    return wide

@@ -1,0 +1,160 @@
+"""ONNX in, ONNX out: read a model into the solver's graph, make the plan, apply it to a copy.
+
+    model ──copy──> inline functions ──> fold constants ──> per graph: read → plan → rewrite ──> model without BatchNorms
+
+Bodies of If, Loop and Scan are graphs of their own: what they capture from outside, and what enters and leaves them, is rigid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from bnfold.frontends.constants import fold_constants
+from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, PRECISION, Context
+from bnfold.frontends.readers import READERS
+from bnfold.frontends.rewrite import rewrite_graph
+from bnfold.frontends.shapes import complete_shapes
+from bnfold.graph import Graph, Op, Rigid
+from bnfold.plan import Folding, Plan, make_plan
+from bnfold.reasons import Reason
+
+SHAPE_ONLY = ("Shape", "Size")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One ONNX graph, read.
+
+    Attributes:
+        context: What the readers knew.
+        graph: The same graph as the solver sees it.
+        order: Labels of the BatchNorms, in graph order.
+    """
+
+    context: Context
+    graph: Graph
+    order: tuple[str, ...]
+
+
+def fold_model(model: ir.Model) -> tuple[ir.Model, Plan]:
+    """Remove every BatchNorm that a change of units can remove.
+
+    Args:
+        model: Any ONNX model. It is not changed.
+
+    Returns:
+        A new model with the same inputs, outputs and function, and the plan that was carried out.
+    """
+    copy = prepare(model)
+    plans = []
+    for graph, folding, reading in _foldings(copy):
+        rewrite_graph(graph, folding, reading.context, reading.graph)
+        plans.append(folding.plan)
+    return copy, _joined(plans)
+
+
+def plan_model(model: ir.Model) -> Plan:
+    """What `fold_model` would do, without doing it."""
+    return _joined([folding.plan for _, folding, _ in _foldings(prepare(model))])
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """A copy with local functions inlined, constants folded and shapes inferred where they were missing."""
+    copy = model.clone()
+    if copy.functions:
+        copy = InlinePass()(copy).model
+    fold_constants(copy)
+    complete_shapes(copy)
+    return copy
+
+
+def _joined(plans: list[Plan]) -> Plan:
+    return Plan(tuple(s for p in plans for s in p.sites), tuple(s for p in plans for s in p.affines))
+
+
+def _foldings(model: ir.Model) -> Iterator[tuple[ir.Graph, Folding, Reading]]:
+    labels = _labels(model)
+    for graph in [model.graph, *model.graph.subgraphs()]:
+        reading = read_graph(graph, labels)
+        yield graph, make_plan(reading.graph, reading.context.kept, reading.order), reading
+
+
+def _labels(model: ir.Model) -> dict[ir.Node, str]:
+    """A unique name for every node: its own where it has one."""
+    labels: dict[ir.Node, str] = {}
+    taken: set[str] = set()
+    for i, node in enumerate(model.graph.all_nodes()):
+        name = node.name or f"{node.op_type}_{i}"
+        label, n = name, 2
+        while label in taken:
+            label, n = f"{name}#{n}", n + 1
+        taken.add(label)
+        labels[node] = label
+    return labels
+
+
+def read_graph(graph: ir.Graph, labels: dict[ir.Node, str]) -> Reading:
+    """Translate one ONNX graph; bodies of control flow are left to their own turn."""
+    context = Context(graph, labels)
+    ops: list[Op] = []
+    order: list[str] = []
+    precision = 53
+    for node in graph:
+        if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS:
+            order.append(labels[node])
+            precision = min(precision, PRECISION.get(node.outputs[0].dtype, 53))  # type: ignore[arg-type]
+        if node in context.skip:
+            continue
+        ops += _read(node, context)
+    inputs = tuple(v for v in graph.inputs)
+    for value in (v for node in graph for v in (*node.inputs, *node.outputs) if v is not None):
+        context.shape(value)
+    outputs = tuple(graph.outputs)
+    return Reading(context, Graph(tuple(ops), context.shapes, inputs, outputs, precision), tuple(order))
+
+
+def _read(node: ir.Node, context: Context) -> list[Op]:
+    """What one node means."""
+    captured = _captured(node)
+    if captured or any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
+        return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
+    known = node.domain in ONNX_DOMAINS and node.op_type in READERS
+    if known and node.op_type in SHAPE_ONLY:
+        return READERS[node.op_type](node, context)
+    batch_norm = node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS
+    reason = None
+    if not known:
+        reason = Reason.NONLINEAR if node.domain in ONNX_DOMAINS else Reason.BOUNDARY
+    elif not node.inputs or node.inputs[0] is None or any(
+        v is not None and not context.is_const(v) and context.shape(v) is None for v in (*node.inputs, *node.outputs[:1])
+    ):
+        reason = Reason.BOUNDARY
+    elif node.outputs[0].dtype not in FLOATS:
+        reason = Reason.DTYPE
+    if reason is None:
+        return READERS[node.op_type](node, context)
+    if batch_norm:
+        context.kept[context.label(node)] = reason
+    return context.rigid(node, reason)
+
+
+def _captured(node: ir.Node) -> list[ir.Value]:
+    """Values of enclosing graphs that the bodies of a control-flow node read."""
+    values: list[ir.Value] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            bodies = [attribute.value]
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            bodies = list(attribute.value)
+        else:
+            continue
+        for body in bodies:
+            for inner in body.all_nodes():
+                values += [v for v in inner.inputs if v is not None and v.graph is node.graph]
+            values += [v for v in body.outputs if v.graph is node.graph]
+    return values

@@ -1,0 +1,359 @@
+"""Carrying out a plan on an ONNX graph: new weights, no BatchNorms, everything else untouched.
+
+What an operator becomes follows from the units on its two sides alone (`affine.rewrite`); what needs no change keeps its
+bytes. The graph is changed in place: `onnx.fold_model` hands in a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.affine import Array, Unit, rewrite, round_once
+from bnfold.frontends.context import Context, attr
+from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
+from bnfold.graph import Graph, Linear, Op
+from bnfold.layout import Axis, Cells
+from bnfold.plan import Folding
+from bnfold.system import Candidate
+
+
+def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, read: Graph) -> None:
+    """Apply a plan to a graph in place.
+
+    Args:
+        graph: The ONNX graph that was read.
+        folding: The plan and its units.
+        context: What the readers knew.
+        read: The same graph as the solver saw it.
+    """
+    Rewriter(graph, folding, context, read).run()
+
+
+class Rewriter:
+    """One graph being rewritten."""
+
+    def __init__(self, graph: ir.Graph, folding: Folding, context: Context, read: Graph) -> None:
+        self.graph = graph
+        self.system, self.solution = folding.system, folding.solution
+        self.context = context
+        self.ops: dict[str, Op] = {op.name: op for op in read.ops}
+        self.candidates: dict[str, Candidate] = {c.op.name: c for c in folding.system.candidates}
+        self._done: set[ir.Value] = set()  # shared weights that have been rewritten already
+        self._orphans: list[ir.Value] = []
+        self._names = {v.name for v in graph.initializers.values()} | {v.name for v in graph.inputs}
+        for node in graph.all_nodes():
+            self._names.update(v.name for v in (*node.inputs, *node.outputs) if v is not None)
+
+    def run(self) -> None:
+        """Rewrite every operator whose units changed, then take out what vanished."""
+        nodes = [node for node in self.graph if node not in self.context.skip]
+        for node in nodes:
+            handler = HANDLERS.get(node.op_type)
+            if handler is not None:
+                handler(self, node, self.context.label(node))
+        for node in nodes:
+            if self.context.label(node) in self.solution.removed:
+                self.take_out(node)
+        self._prune()
+
+    def changed(self, cells: Cells) -> bool:
+        """Whether any of these channels has a new unit."""
+        return bool(cells.size) and not self.solution.unit(cells).is_identity
+
+    def units(self, name: str) -> tuple[Unit, Unit] | None:
+        """The units on both sides of an operator; None where both are as they were."""
+        view = self.system.views.get(name)
+        if view is None or not any(self.changed(cells) for cells in view):
+            return None
+        return self.solution.unit(view[0]), self.solution.unit(view[1])
+
+    def fresh(self, wanted: str) -> str:
+        """A name that nothing in the graph has."""
+        name, n = wanted, 2
+        while name in self._names:
+            name, n = f"{wanted}_{n}", n + 1
+        self._names.add(name)
+        return name
+
+    def constant(self, array: NDArray[np.generic], dtype: ir.DataType | None, wanted: str) -> ir.Value:
+        """A new initializer, rounded once."""
+        assert dtype is not None
+        name = self.fresh(wanted)
+        rounded = np.ascontiguousarray(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()))
+        tensor = ir.Tensor(rounded, dtype=dtype, name=name)
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(rounded.shape), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def set_input(self, node: ir.Node, index: int, value: ir.Value) -> None:
+        """Give a node another operand; what it read before may have become useless."""
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        before = node.inputs[index]
+        node.replace_input_with(index, value)
+        if before is not None:
+            self._orphans.append(before)
+
+    def set_weight(self, stored: ir.Value, array: NDArray[np.generic]) -> None:
+        """Put new numbers behind a weight, once for all of its readers."""
+        if stored in self._done:
+            return
+        self._done.add(stored)
+        tensor = ir.Tensor(np.ascontiguousarray(array), dtype=stored.dtype, name=stored.name)
+        stored.const_value = tensor
+
+    def insert_after(self, node: ir.Node, op_type: str, operands: Sequence[ir.Value]) -> ir.Node:
+        """Put `op(·, *operands)` behind a node; its result takes the name and the readers of the node's."""
+        y = node.outputs[0]
+        following = ir.Node("", op_type, [y, *operands], num_outputs=1, name=self.fresh(f"{node.name}_{op_type.lower()}"))
+        self.graph.insert_after(node, following)
+        z = following.outputs[0]
+        z.type, z.shape = y.type, y.shape
+        y.replace_all_uses_with(z, replace_graph_outputs=True)
+        following.replace_input_with(0, y)
+        y.name, z.name = self.fresh(f"{y.name}_inner"), y.name
+        return following
+
+    def take_out(self, node: ir.Node) -> None:
+        """Remove a node that does nothing any more: its readers read its input."""
+        y = node.outputs[0]
+        x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
+        if y.is_graph_output() and (x.is_graph_input() or x.is_graph_output() or x.graph is not self.graph):
+            self._orphans += [v for v in node.inputs if v is not None and v is not x]
+            self._replace(node, [("Identity", None)])
+            return
+        y.replace_all_uses_with(x, replace_graph_outputs=True)
+        if x.is_graph_output() and x.producer() is not None:
+            y.name, x.name = self.fresh(f"{y.name}_gone"), y.name
+        self._orphans += [v for v in node.inputs if v is not None and v is not x]
+        self.graph.remove(node, safe=True)
+
+    def _replace(self, node: ir.Node, steps: Sequence[tuple[str, NDArray[np.generic] | None]]) -> None:
+        """Replace a node of one feature by a chain of others, the last of which takes its name and its result's."""
+        x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
+        y = node.outputs[0]
+        value = x
+        for i, (op_type, array) in enumerate(steps):
+            last = i == len(steps) - 1
+            operands = [value]
+            if array is not None:
+                operands.append(self.constant(array, y.dtype, f"{node.name}_{op_type.lower()}_constant"))
+            name = node.name if last else self.fresh(f"{node.name}_{op_type.lower()}")
+            step = ir.Node("", op_type, operands, num_outputs=1, name=name)
+            self.graph.insert_before(node, step)
+            value = step.outputs[0]
+            value.type, value.shape = y.type, y.shape
+            value.name = None if last else self.fresh(f"{y.name}_{op_type.lower()}")
+        final = y.name
+        y.replace_all_uses_with(value, replace_graph_outputs=True)
+        y.name, value.name = self.fresh(f"{final}_gone"), final
+        self._orphans += [v for v in node.inputs if v is not None and v is not x]
+        self.graph.remove(node, safe=True)
+
+    def _prune(self) -> None:
+        """Drop constants that only vanished operators read."""
+        for value in dict.fromkeys(self._orphans):
+            if value.uses() or value.is_graph_output() or value.is_graph_input():
+                continue
+            if value.is_initializer() and value.graph is not None and value.name is not None:
+                value.graph.initializers.pop(value.name)
+
+    def linear(self, node: ir.Node, name: str) -> None:
+        """Conv, ConvTranspose, Gemm: weight and bias."""
+        units = self.units(name)
+        if units is None:
+            return
+        op = self.ops[name]
+        assert isinstance(op, Linear)
+        stored = node.inputs[1]
+        assert stored is not None
+        before = stored_bias(node, self.context)
+        bias = self._rewrite_weight(op, stored, before, units)
+        same = not bias.any() if before is None else np.array_equal(np.broadcast_to(before, bias.shape), bias)
+        if same:
+            return
+        if "beta" in node.attributes:
+            node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+        wanted = f"{stored.name}_bias" if before is None else f"{node.inputs[2].name}_folded"  # type: ignore[union-attr]
+        self.set_input(node, 2, self.constant(bias, stored.dtype, wanted))
+
+    def _rewrite_weight(self, op: Linear, stored: ir.Value, bias: Array | None, units: tuple[Unit, Unit]) -> Array:
+        """Store the new weight where it differs; return the new bias."""
+        weight, shift = rewrite(op.kernel, bias, *units)
+        if weight is not op.kernel.weight():
+            self.set_weight(stored, weight)
+        return shift
+
+    def matmul(self, node: ir.Node, name: str) -> None:
+        """MatMul by a constant, and the Add that is its bias."""
+        units, op = self.units(name), self.ops.get(name)
+        if units is None or not isinstance(op, Linear):
+            return
+        stored = op.weight
+        rank = self.context.rank(node.outputs[0])
+        assert isinstance(stored, ir.Value)
+        assert rank is not None
+        found = bias_add(node, self.context, op.y_axis, op.kernel.out_channels) if op.has_bias else None
+        bias = self._rewrite_weight(op, stored, None if found is None else found.array, units)
+        shaped = bias.reshape((-1,) + (1,) * (rank - 1 - op.y_axis))
+        if found is None and bias.any():
+            self.insert_after(node, "Add", [self.constant(shaped, stored.dtype, f"{stored.name}_bias")])
+        elif found is not None and not np.array_equal(found.array, bias):
+            constant = self.constant(shaped, stored.dtype, f"{stored.name}_bias")
+            self.set_input(found.node, found.operand, constant)
+
+    def batch_norm(self, node: ir.Node, name: str) -> None:
+        """A BatchNorm that stays, between new units: gamma and beta."""
+        affine = self._kept_affine(name)
+        if affine is None:
+            return
+        scale, shift = affine
+        mean, var = (self.context.const(v) for v in node.inputs[3:5])
+        assert mean is not None
+        assert var is not None
+        eps = float(attr(node, "epsilon", 1e-5))
+        gamma = scale * np.sqrt(var.astype(np.float64) + eps)
+        beta = shift + scale * mean.astype(np.float64)
+        for index, array in ((1, gamma), (2, beta)):
+            before = node.inputs[index]
+            assert before is not None
+            self.set_input(node, index, self.constant(array, before.dtype, f"{before.name}_rebased"))
+
+    def _kept_affine(self, name: str) -> tuple[Array, Array] | None:
+        """The scale and shift that an affine has between its new units; None where they are as before."""
+        units, candidate = self.units(name), self.candidates.get(name)
+        if units is None or candidate is None or name in self.solution.removed:
+            return None
+        reader, writer = units
+        scale = candidate.scale * reader.scale * writer.inverse_scale
+        shift = writer.inverse_scale * (candidate.scale * reader.shift + candidate.shift) + writer.inverse_shift
+        return scale, shift
+
+    def arithmetic(self, node: ir.Node, name: str) -> None:
+        """Mul, Add, Sub, Div, Neg by constants that stay, between new units."""
+        affine = self._kept_affine(name)
+        if affine is None:
+            if name not in self.candidates:
+                self._offset(node, name)
+            return
+        axes = self.system.axes[name]
+        scale, shift = (dense(array, axes) for array in affine)
+        steps: list[tuple[str, NDArray[np.generic] | None]] = []
+        if np.any(scale != 1) or not shift.any():
+            steps.append(("Mul", scale))
+        if shift.any():
+            steps.append(("Add", shift))
+        self._replace(node, steps)
+
+    def _offset(self, node: ir.Node, name: str) -> None:
+        """An Add or Sub of a constant that varies by position: the constant takes up the shift."""
+        units, axes = self.units(name), self.system.axes.get(name)
+        if units is None or axes is None:
+            return
+        reader, writer = units
+        at = 0 if self.context.is_const(node.inputs[0]) else 1
+        stored = self.context.const(node.inputs[at])
+        assert stored is not None
+        x_sign = -1.0 if node.op_type == "Sub" and at == 0 else 1.0
+        c_sign = -1.0 if node.op_type == "Sub" and at == 1 else 1.0
+        moved = c_sign * stored.astype(np.float64) + x_sign * dense(reader.shift, axes)
+        result = moved * dense(writer.inverse_scale, axes) + dense(writer.inverse_shift, axes)
+        self.set_input(node, at, self.constant(c_sign * result, node.outputs[0].dtype, f"{node.inputs[at].name}_folded"))  # type: ignore[union-attr]
+
+    def operands(self, node: ir.Node, name: str) -> None:
+        """Constant operands of Max, Min, Where and Concat are stored in the result's unit."""
+        for i, value in enumerate(node.inputs):
+            array = self.context.const(value)
+            if array is None or value is None or (node.op_type == "Where" and i == 0):
+                continue
+            own = f"{name}#{i}"
+            units = self.units(own if own in self.system.views else name)
+            if units is None:
+                continue
+            writer = units[1]
+            if own in self.system.views:
+                shape = [1] * array.ndim
+                shape[int(attr(node, "axis", 1)) % array.ndim] = -1
+                scale, shift = writer.inverse_scale.reshape(shape), writer.inverse_shift.reshape(shape)
+            else:
+                axes = self.system.axes[name]
+                scale, shift = dense(writer.inverse_scale, axes), dense(writer.inverse_shift, axes)
+            self.set_input(node, i, self.constant(array * scale + shift, value.dtype, f"{value.name}_folded"))
+
+    def table(self, node: ir.Node, name: str) -> None:
+        """Gather of a constant table (an Embedding)."""
+        units, stored = self.units(name), node.inputs[0]
+        array = self.context.const(stored)
+        if units is None or array is None or stored is None:
+            return
+        wide = array.astype(np.float64) * units[1].inverse_scale + units[1].inverse_shift
+        self.set_weight(stored, round_once(wide, array.dtype))
+
+    def recurrent(self, node: ir.Node, name: str) -> None:
+        """LSTM, GRU, RNN: input weight `[directions, gates·hidden, input]` and the input half of the bias."""
+        view = self.system.views.get(name)
+        if view is None or not self.changed(view[0]):
+            return
+        reader, stored = self.solution.unit(view[0]), node.inputs[1]
+        array = self.context.const(stored)
+        assert array is not None
+        assert stored is not None
+        wide = array.astype(np.float64)
+        self.set_weight(stored, round_once(wide * reader.scale, array.dtype))
+        response = wide @ reader.shift
+        if not response.any():
+            return
+        rows = response.shape[1]
+        assert rows % RECURRENT_GATES[node.op_type] == 0
+        before = self.context.const(node.inputs[3]) if len(node.inputs) > 3 else None
+        bias = np.zeros((len(response), 2 * rows)) if before is None else before.astype(np.float64)
+        bias = np.concatenate([bias[:, :rows] + response, bias[:, rows:]], axis=1)
+        self.set_input(node, 3, self.constant(bias, stored.dtype, f"{stored.name}_bias"))
+
+
+def dense(values: Array, axes: Sequence[Axis]) -> Array:
+    """Per-cell values as an array that broadcasts against the tensor they belong to.
+
+    Args:
+        values: float64, one per cell, in the order of the channel factors.
+        axes: The layout of the tensor.
+    """
+    dims = [f.size for axis in axes for f in axis if f.channel]
+    own: list[int] = []
+    full: list[int] = []
+    merged: list[int] = []
+    for axis in axes:
+        varies = any(f.channel for f in axis)
+        sizes = [f.size if varies and isinstance(f.size, int) else 1 for f in axis]
+        own += [size if f.channel else 1 for size, f in zip(sizes, axis, strict=True)]
+        full += sizes
+        merged.append(int(np.prod(sizes, dtype=np.int64)))
+    assert values.size == int(np.prod([d for d in dims if isinstance(d, int)], dtype=np.int64))
+    return np.broadcast_to(values.reshape(own), full).reshape(merged)
+
+
+Handler = Callable[[Rewriter, ir.Node, str], None]
+HANDLERS: dict[str, Handler] = {
+    "Add": Rewriter.arithmetic,
+    "BatchNormalization": Rewriter.batch_norm,
+    "Concat": Rewriter.operands,
+    "Conv": Rewriter.linear,
+    "ConvTranspose": Rewriter.linear,
+    "Div": Rewriter.arithmetic,
+    "GRU": Rewriter.recurrent,
+    "Gather": Rewriter.table,
+    "Gemm": Rewriter.linear,
+    "LSTM": Rewriter.recurrent,
+    "MatMul": Rewriter.matmul,
+    "Max": Rewriter.operands,
+    "Min": Rewriter.operands,
+    "Mul": Rewriter.arithmetic,
+    "Neg": Rewriter.arithmetic,
+    "RNN": Rewriter.recurrent,
+    "Sub": Rewriter.arithmetic,
+    "Where": Rewriter.operands,
+}

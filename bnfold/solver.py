@@ -1,0 +1,476 @@
+"""Which affines vanish, and every tensor's unit.
+
+An affine `y = s·x + t` vanishes if the system stays solvable with `S_y = s·S_x` and `T_y = s·T_x + t` added. Scales and shifts
+do not meet, so they are checked by two solvers that can both take steps back (`scales`, `shifts`).
+
+The sets of affines that can vanish together are closed downwards: an affine that stays puts no demand on its two sides. For
+each half alone they form a matroid, where greedy is a maximum; together, and where an affine spans several classes, they
+need not. So after a greedy pass that had to refuse something, a component of the graph is searched exactly if it has few
+affines, and by exchanges (take one out, try to put two in) otherwise.
+
+Where a channel of an affine has `s = 0` its result is the constant `t`, and the equation for scales has no inverse. There are
+two ways out: the result becomes a constant that is only read (`S_y = 0`, if nothing that divides by it writes it), or the
+input becomes one that is only written (`R_x = 0`, if nothing else reads it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from bnfold.affine import Array, Unit
+from bnfold.blocks import Blocks, Piece
+from bnfold.layout import Cells
+from bnfold.reasons import Reason
+from bnfold.scales import Scales
+from bnfold.shifts import Shifts
+from bnfold.system import REASONS, Candidate, System
+
+EXACT = 12  # affines in a component that is still searched exhaustively
+EXCHANGE_STEPS = 20_000  # attempts an exchange pass may cost
+
+# What the user is told when several laws stand in the way together: the first of these that is among them.
+PRECEDENCE = (
+    Reason.EXCLUDED,
+    Reason.HOOK,
+    Reason.TRAINING,
+    Reason.DTYPE,
+    Reason.NOT_CONSTANT,
+    Reason.SHARED_WEIGHT,
+    Reason.ZERO_PAD,
+    Reason.SHARED_UNIT,
+    Reason.BOUNDARY,
+    Reason.IO,
+    Reason.NONLINEAR,
+)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The outcome: what vanishes, why the rest stays, and the unit of every cell.
+
+    Attributes:
+        removed: Names of the affines that vanish.
+        refused: Why each of the others stays, by name.
+        scale: float64[cells], `S`.
+        shift: float64[cells], `T`.
+        inverse_scale: float64[cells], `R`.
+        inverse_shift: float64[cells], `U`.
+    """
+
+    removed: frozenset[str]
+    refused: Mapping[str, Reason]
+    scale: Array
+    shift: Array
+    inverse_scale: Array
+    inverse_shift: Array
+
+    def unit(self, cells: Cells) -> Unit:
+        """The unit of some cells."""
+        return Unit(self.scale[cells], self.shift[cells], self.inverse_scale[cells], self.inverse_shift[cells])
+
+
+@dataclass
+class _Member:
+    """A candidate cut into pieces.
+
+    Attributes:
+        candidate: The affine.
+        pieces: Parts of it between two blocks.
+        base: Reasons for which its two sides are rigid before anything vanished.
+    """
+
+    candidate: Candidate
+    pieces: list[Piece]
+    base: tuple[frozenset[Reason], frozenset[Reason]] = (frozenset(), frozenset())
+    sunk: list[tuple[int, int, Array]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.candidate.op.name
+
+    @property
+    def weight(self) -> tuple[int, float]:
+        """What its removal is worth: BatchNorms first, then activation traffic."""
+        return (1 if self.candidate.op.batch_norm else 0, self.candidate.gain)
+
+
+def solve(system: System, excluded: Mapping[str, Reason] | None = None) -> Solution:
+    """Find the affines that vanish and the unit of every cell.
+
+    Args:
+        system: What the laws say.
+        excluded: Affines that must stay, by name, with the reason.
+
+    Returns:
+        A solution that obeys every law. With nothing removed, every unit is the identity.
+    """
+    return Solver(system).solve(excluded or {})
+
+
+class Solver:
+    """The state of a search: blocks, both halves, and what has been accepted."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.blocks = Blocks(system)
+        self.sizes = [len(cells) for cells in self.blocks.cells]
+        self.scales = Scales(self.sizes)
+        self.shifts = Shifts(self.sizes)
+        self.readers = [0] * len(self.sizes)  # readers of a block other than candidates
+        self.held: list[set[Reason]] = [set() for _ in self.sizes]  # why a block is rigid or without shift
+        self.lawful = [False] * len(self.sizes)  # whether a law restricts the block beyond its writer and readers
+        self._put_laws()
+        self.members = [_Member(c, self.blocks.pieces((c.x, c.y))) for c in self._settled(system.candidates)]
+        self._note_base()
+
+    def _blocks_of(self, cells: Cells) -> set[int]:
+        number = self.blocks._whole_block(cells) if cells.size else -1
+        if number is not None:
+            return {number} - {-1}
+        return set(np.unique(self.blocks.block[cells]).tolist()) - {-1}
+
+    def _put_laws(self) -> None:
+        ones = [np.ones(size) for size in self.sizes]
+        for tie in self.system.ties:
+            for piece in self.blocks.pieces((tie.a, tie.b)):
+                a, b = piece.blocks
+                for block in piece.blocks:
+                    if block >= 0:
+                        self.lawful[block] = True
+                if a >= 0 and b >= 0:
+                    self.scales.union(a, b, None)
+                    if tie.shared:
+                        self.scales.mark_shared(a)
+                elif max(a, b) >= 0:
+                    self.scales.ground(max(a, b), 1.0)
+                    self.held[max(a, b)].add(self._ground_reason(tie.a, tie.b, piece))
+        for row in self.system.rows:
+            arrays = [cells for _, cells in row.terms]
+            for piece in self.blocks.pieces(arrays):
+                terms = [
+                    (block, coefficient * ones[block])
+                    for block, (coefficient, _) in zip(piece.blocks, row.terms, strict=True)
+                    if block >= 0
+                ]
+                self.shifts.add(terms, np.zeros(len(terms[0][1])), frozenset())
+        for cells, reason in self.system.rigid:
+            for block in self._blocks_of(cells):
+                self.lawful[block] = True
+                self.held[block].add(reason)
+                self.scales.ground(block, 1.0)
+        for cells, reason in self.system.pinned:
+            for block in self._blocks_of(cells):
+                self.lawful[block] = True
+                self.shifts.add([(block, ones[block])], np.zeros(self.sizes[block]), frozenset({reason}))
+        for cells in self.system.positive:
+            for block in self._blocks_of(cells):
+                self.lawful[block] = True
+                self.scales.positive(block)
+        for cells in self.system.read:
+            for block in self._blocks_of(cells):
+                self.readers[block] += 1
+        for cells in self.system.made:
+            for block in self._blocks_of(cells):
+                self.scales.add_made(block, 1)
+
+    def _ground_reason(self, a: Cells, b: Cells, piece: Piece) -> Reason:
+        at = 0 if piece.index is None else int(piece.index[0])
+        return REASONS[int(min(a[at], b[at]))]
+
+    def _settled(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Candidates with dead channels written as such: `max(0·x + t, 0)` with `t ≤ 0` is `max(0·x + 0, 0)`."""
+        result = []
+        for c in candidates:
+            zero = c.scale == 0
+            if c.relu_only and zero.any():
+                c = replace(c, shift=np.where(zero & (c.shift <= 0), 0.0, c.shift))
+            result.append(c)
+        return result
+
+    def _note_base(self) -> None:
+        """For each class as the laws alone make it, why it is rigid."""
+        reasons: dict[int, set[Reason]] = {}
+        for block, held in enumerate(self.held):
+            if held:
+                reasons.setdefault(self.scales.find(block)[0], set()).update(held)
+        for member in self.members:
+            sides: tuple[set[Reason], set[Reason]] = (set(), set())
+            for piece in member.pieces:
+                for side, block, cells in zip(
+                    sides, piece.blocks, (member.candidate.x, member.candidate.y), strict=True
+                ):
+                    if block >= 0:
+                        side.update(reasons.get(self.scales.find(block)[0], ()))
+                    else:
+                        side.add(REASONS[int(cells[0 if piece.index is None else piece.index[0]])])
+            member.base = (frozenset(sides[0]), frozenset(sides[1]))
+
+    def solve(self, excluded: Mapping[str, Reason]) -> Solution:
+        """Search every component, then write down the units."""
+        accepted: list[_Member] = []
+        refused: dict[str, Reason] = {}
+        start = self._mark()
+        for component in self._components():
+            able = [m for m in component if m.name not in excluded]
+            refused.update({m.name: excluded[m.name] for m in component if m.name in excluded})
+            taken, left = self._search(able)
+            accepted += taken
+            refused.update(left)
+        solution = self._write_down(accepted, refused)
+        self._rollback(start)
+        return solution
+
+    def _components(self) -> list[list[_Member]]:
+        """Candidates that can influence one another."""
+        parent = list(range(len(self.sizes)))
+
+        def find(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            return i
+
+        def join(blocks: Iterable[int]) -> None:
+            first = -1
+            for block in blocks:
+                if block < 0:
+                    continue
+                root = find(block)
+                if first < 0:
+                    first = root
+                elif root != first:
+                    parent[root] = first
+
+        for tie in self.system.ties:
+            for piece in self.blocks.pieces((tie.a, tie.b)):
+                join(piece.blocks)
+        for row in self.system.rows:
+            for piece in self.blocks.pieces([cells for _, cells in row.terms]):
+                join(piece.blocks)
+        for member in self.members:
+            join(block for piece in member.pieces for block in piece.blocks)
+        groups: dict[int, list[_Member]] = {}
+        for number, member in enumerate(self.members):
+            anchors = [block for piece in member.pieces for block in piece.blocks if block >= 0]
+            groups.setdefault(find(anchors[0]) if anchors else -1 - number, []).append(member)
+        return list(groups.values())
+
+    def _search(self, members: list[_Member]) -> tuple[list[_Member], dict[str, Reason]]:
+        """Accept as many of a component's affines as can be."""
+        start = self._mark()
+        order = sorted(members, key=lambda m: m.weight, reverse=True)
+        taken, refused = self._greedy(order)
+        if not refused:
+            return taken, refused
+        worth = _worth(taken)
+        if len(members) <= EXACT:
+            self._rollback(start)
+            best = self._exact(order, taken)
+            self._rollback(start)
+            if _worth(best) > worth:
+                order = best + [m for m in order if m not in best]
+            taken, refused = self._greedy(order)
+            return taken, refused
+        while len(taken) * len(members) <= EXCHANGE_STEPS:
+            better = self._exchange(start, taken, [m for m in order if m.name in refused])
+            if better is None:
+                break
+            self._rollback(start)
+            taken, refused = self._greedy(better)
+        return taken, refused
+
+    def _greedy(self, order: list[_Member]) -> tuple[list[_Member], dict[str, Reason]]:
+        taken: list[_Member] = []
+        refused: dict[str, Reason] = {}
+        for member in order:
+            reason = self._accept(member)
+            if reason is None:
+                taken.append(member)
+            else:
+                refused[member.name] = reason
+        return taken, refused
+
+    def _exact(self, order: list[_Member], best: list[_Member]) -> list[_Member]:
+        """The best set there is, by depth-first search; starts and ends at the component's base state."""
+        best_worth = _worth(best)
+        chosen: list[_Member] = []
+
+        def descend(at: int) -> None:
+            nonlocal best, best_worth
+            if _worth(chosen + order[at:]) <= best_worth:
+                return
+            if at == len(order):
+                best, best_worth = list(chosen), _worth(chosen)
+                return
+            mark = self._mark()
+            if self._accept(order[at]) is None:
+                chosen.append(order[at])
+                descend(at + 1)
+                chosen.pop()
+            self._rollback(mark)
+            descend(at + 1)
+
+        descend(0)
+        return best
+
+    def _exchange(self, start: tuple[int, int], taken: list[_Member], left: list[_Member]) -> list[_Member] | None:
+        """An order of acceptance that gives up one affine for two or more, or None."""
+        worth = _worth(taken)
+        for out in taken:
+            self._rollback(start)
+            trial = [m for m in taken if m is not out]
+            gained, _ = self._greedy(trial + left + [out])
+            if _worth(gained) > worth:
+                return gained + [m for m in [*left, out] if m not in gained]
+        self._rollback(start)
+        self._greedy(taken)
+        return None
+
+    def _mark(self) -> tuple[int, int]:
+        return self.scales.mark(), self.shifts.mark()
+
+    def _rollback(self, mark: tuple[int, int]) -> None:
+        self.scales.rollback(mark[0])
+        self.shifts.rollback(mark[1])
+
+    def _accept(self, member: _Member) -> Reason | None:
+        """Remove an affine, or leave everything as it was and say why not."""
+        mark = self._mark()
+        member.sunk = []
+        reason = self._accept_pieces(member)
+        if reason is not None:
+            self._rollback(mark)
+            member.sunk = []
+        return reason
+
+    def _accept_pieces(self, member: _Member) -> Reason | None:
+        candidate = member.candidate
+        if not (np.isfinite(candidate.scale).all() and np.isfinite(candidate.shift).all()):
+            return Reason.OVERFLOW
+        for piece in member.pieces:
+            x, y = piece.blocks
+            s = candidate.scale if piece.index is None else candidate.scale[piece.index]
+            t = candidate.shift if piece.index is None else candidate.shift[piece.index]
+            self.scales.add_made(y, -1)
+            if s.all():
+                reason = self.scales.ground(y, s) if x < 0 else self.scales.union(x, y, None if np.all(s == 1) else s)
+                if reason is not None:
+                    return self._explain(member, reason)
+            elif self._can_sink(x, member):
+                member.sunk.append((x, y, t))
+                continue
+            elif self.scales.ground(y, 0.0) is not None:
+                return Reason.ZERO_GAMMA
+            terms = [(y, np.ones(len(s)))] + ([] if x < 0 else [(x, -s)])
+            clash = self.shifts.add(terms, t.copy(), frozenset({candidate.op.name}))
+            if clash is not None:
+                return self._explain_shift(clash, candidate.op.name) if s.all() else Reason.ZERO_GAMMA
+        return None
+
+    def _can_sink(self, x: int, member: _Member) -> bool:
+        """Whether a block is only written, once, and only read here, so that its value need not be recoverable."""
+        if x < 0 or self.readers[x] or self.lawful[x]:
+            return False
+        root, _ = self.scales.find(x)
+        alone = self.scales._weight[root] == 1 and self.scales.classes[root].absolute is None
+        return alone and self._candidate_reads()[x] == 1
+
+    def _candidate_reads(self) -> dict[int, int]:
+        if not hasattr(self, "_reads"):
+            self._reads: dict[int, int] = {}
+            for member in self.members:
+                for piece in member.pieces:
+                    self._reads[piece.blocks[0]] = self._reads.get(piece.blocks[0], 0) + 1
+        return self._reads
+
+    def _explain(self, member: _Member, reason: Reason) -> Reason:
+        """A scale that is known on both sides: the user is told what fixes it."""
+        if reason is not Reason.SHARED_UNIT:
+            return reason
+        before, after = member.base
+        if not before or not after:
+            return reason
+        return next((r for r in PRECEDENCE if r in before | after), reason)
+
+    def _explain_shift(self, clash: frozenset[object], name: str) -> Reason:
+        """Equations that contradict each other: the user is told the law, or that other affines stand in the way."""
+        laws = {label for label in clash if isinstance(label, Reason)}
+        if any(isinstance(label, str) and label != name for label in clash):
+            laws.add(Reason.SHARED_UNIT)
+        return next((r for r in PRECEDENCE if r in laws), Reason.IO)
+
+    def _write_down(self, accepted: list[_Member], refused: dict[str, Reason]) -> Solution:
+        scale, shift = np.ones(self.blocks.size), np.zeros(self.blocks.size)
+        for block, value in enumerate(self._class_scales(accepted)):
+            scale[self.blocks.cells[block]] = value
+        for block, value in enumerate(self.shifts.solve()):
+            shift[self.blocks.cells[block]] = value
+        near = np.abs(scale - 1.0) <= 1e-12
+        scale[near] = 1.0
+        with np.errstate(divide="ignore"):
+            inverse = np.where(scale == 0, 0.0, 1.0 / scale)
+        offset = np.where(shift == 0, 0.0, -shift * inverse)
+        sunk = sorted(((y, x, t) for m in accepted for x, y, t in m.sunk), key=lambda item: item[:2], reverse=True)
+        for y, x, t in sunk:
+            into, out = self.blocks.cells[x], self.blocks.cells[y]
+            scale[into], shift[into], inverse[into] = 0.0, 0.0, 0.0
+            offset[into] = inverse[out] * t + offset[out]
+        return Solution(frozenset(m.name for m in accepted), refused, scale, shift, inverse, offset)
+
+    def _class_scales(self, accepted: list[_Member]) -> list[Array]:
+        """The scale of every block; a class that nothing grounds is put in the unit that leaves most weights alone."""
+        result = [np.ones(size) for size in self.sizes]
+        roots: dict[int, list[tuple[int, Array | None]]] = {}
+        touched = {b for m in accepted for piece in m.pieces for b in piece.blocks if b >= 0}
+        live = {self.scales.find(block)[0] for block in touched}
+        for block in range(len(self.sizes)):
+            root, ratio = self.scales.find(block)
+            if root in live:
+                roots.setdefault(root, []).append((block, ratio))
+        weights = self._block_weights() if roots else {}
+        for root, members in roots.items():
+            state = self.scales.classes[root]
+            base = state.absolute if state.absolute is not None else self._free_scale(root, members, weights)
+            for block, ratio in members:
+                result[block] = base if ratio is None else base * ratio
+        return result
+
+    def _free_scale(
+        self, root: int, members: list[tuple[int, Array | None]], weights: Mapping[int, float]
+    ) -> Array:
+        """The root scale at which the heaviest set of blocks keeps scale 1."""
+        votes: dict[bytes, float] = {}
+        ratios: dict[bytes, Array] = {}
+        for block, ratio in members:
+            value = np.ones(self.sizes[root]) if ratio is None else ratio
+            key = np.round(value, 12).tobytes()
+            votes[key] = votes.get(key, 0.0) + weights.get(block, 0.0)
+            ratios.setdefault(key, value)
+        best = max(votes, key=lambda key: votes[key])
+        base = 1.0 / ratios[best]
+        sign = self.scales.classes[root].sign
+        return base if sign is None else np.where(sign == 0, base, np.abs(base) * sign)
+
+    def _block_weights(self) -> dict[int, float]:
+        """How many stored weights a change of a block's scale rewrites."""
+        weights: dict[int, float] = {}
+        for name, views in self.system.views.items():
+            for cells in views:
+                for block in self._blocks_of(cells) if cells.size else ():
+                    weights[block] = weights.get(block, 0.0) + self.system.weights.get(name, 1)
+        return weights
+
+
+def _worth(members: Iterable[_Member]) -> tuple[int, int, float]:
+    """How good a set is: BatchNorms gone, affines gone, activation traffic saved."""
+    norms = count = 0
+    gain = 0.0
+    for member in members:
+        norms += member.weight[0]
+        count += 1
+        gain += member.candidate.gain
+    return norms, count, gain
+

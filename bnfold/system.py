@@ -1,0 +1,140 @@
+"""What the laws say about units, collected: the system that the solver solves.
+
+Every cell has a scale `S` and a shift `T`. A cell below `GROUND` stands for a value that keeps its unit (`S = 1`, `T = 0`) for
+the reason with that number. All else is written down here, always for arrays of cells at a time:
+
+    tie         S_a = S_b
+    row         Σ coefficient · T = 0
+    positive    S > 0
+    rigid       S = 1, for a reason
+    pinned      T = 0, for a reason
+    candidate   a constant affine y = s·x + t, removed if S_y = s·S_x and T_y = s·T_x + t
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfold.affine import Array
+from bnfold.graph import Affine
+from bnfold.layout import Axis, Cells
+from bnfold.reasons import Reason
+
+REASONS = tuple(Reason)
+GROUND = len(REASONS)
+
+
+def ground(reason: Reason) -> int:
+    """The cell of values that keep their unit for a reason."""
+    return REASONS.index(reason)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A constant affine that may vanish.
+
+    Attributes:
+        op: The operator.
+        x: int64[n], cells it reads.
+        y: int64[n], cells it writes.
+        scale: float64[n].
+        shift: float64[n].
+        gain: Elements of activation traffic saved per sample if it goes.
+        relu_only: Whether every reader of its result is a ReLU, so that a channel that never exceeds 0 is 0.
+        spread: float64[n], standard deviation of what it reads, as the BatchNorm knows it; None where it does not.
+    """
+
+    op: Affine
+    x: Cells
+    y: Cells
+    scale: Array
+    shift: Array
+    gain: float
+    relu_only: bool = False
+    spread: Array | None = None
+
+
+@dataclass(frozen=True)
+class Tie:
+    """`S_a = S_b`; `shared` marks a tie between the uses of one weight."""
+
+    a: Cells
+    b: Cells
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """`Σ coefficient · T_cells = 0`, the cells of the value that was computed last first."""
+
+    terms: tuple[tuple[float, Cells], ...]
+
+
+@dataclass
+class System:
+    """Everything the laws said about one graph.
+
+    Attributes:
+        starts: First cell of each run of cells that were made together.
+        size: Number of cells.
+        ties: Scale equalities.
+        rows: Shift equalities.
+        positive: Cells whose scale must be positive.
+        rigid: Cells whose scale is 1, with the reason.
+        pinned: Cells whose shift is 0, with the reason.
+        read: Cells whose value is needed in a known unit by something other than a candidate.
+        made: Cells whose value is produced by something that divides by the scale.
+        candidates: Affines that may vanish, in graph order.
+        views: Cells of an operator's input and output channels, by the operator's name.
+        sums: Names of Add operators.
+        axes: Layout of the output cells of operators whose constants may vary by position, by name.
+        shared: Views of the operators that read one stored weight.
+        weights: Number of stored elements behind an operator's units, by name: what a change of its unit rewrites.
+    """
+
+    starts: list[int] = field(default_factory=lambda: list(range(GROUND)))
+    size: int = GROUND
+    ties: list[Tie] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    positive: list[Cells] = field(default_factory=list)
+    rigid: list[tuple[Cells, Reason]] = field(default_factory=list)
+    pinned: list[tuple[Cells, Reason]] = field(default_factory=list)
+    read: list[Cells] = field(default_factory=list)
+    made: list[Cells] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    views: dict[str, tuple[Cells, Cells]] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    sums: set[str] = field(default_factory=set)
+    axes: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
+    shared: dict[Hashable, list[tuple[Cells, Cells]]] = field(default_factory=dict)
+
+    def new(self, shape: Sequence[int]) -> Cells:
+        """Make new cells."""
+        count = int(np.prod(shape, dtype=np.int64))
+        self.starts.append(self.size)
+        cells = np.arange(self.size, self.size + count, dtype=np.int64).reshape(tuple(shape))
+        self.size += count
+        return cells
+
+    def runs(self, cells: Cells) -> list[int]:
+        """The runs of cells, made together, that some cells belong to."""
+        runs = np.searchsorted(np.asarray(self.starts), cells[cells >= GROUND], side="right") - 1
+        return [int(run) for run in np.unique(runs)]
+
+    def same(self, a: Cells, b: Cells) -> None:
+        """Two lists of cells have the same units."""
+        a, b = a.reshape(-1), b.reshape(-1)
+        differ = a != b
+        if differ.any():
+            a, b = (a, b) if differ.all() else (a[differ], b[differ])
+            self.ties.append(Tie(a, b))
+            self.rows.append(Row(((1.0, b), (-1.0, a))))
+
+    def hold(self, cells: Cells, reason: Reason) -> None:
+        """Cells keep their unit altogether."""
+        self.rigid.append((cells.reshape(-1), reason))
+        self.pinned.append((cells.reshape(-1), reason))
+        self.read.append(cells.reshape(-1))

@@ -1,0 +1,77 @@
+"""How a convolution slides, and which taps of its kernel each output position reads.
+
+The response of a convolution to a constant image depends on the position only through that set of taps. An inner position
+of a Conv reads them all; near a padding of zeros some fall outside; a ConvTranspose with a stride reads every stride-th one.
+Sets of taps factorise over the spatial axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution or pooling slides: one entry per spatial axis.
+
+    Attributes:
+        kernel: Number of taps.
+        strides: Steps of the output on the input (of the input on the output when `transposed`).
+        dilations: Distance between taps.
+        pads_begin: Zeros before the first element (elements cut off there when `transposed`).
+        pads_end: Zeros after the last.
+        sizes: Input sizes, None where unknown.
+        transposed: Whether this is a ConvTranspose.
+        output_padding: Extra output elements at the end (ConvTranspose).
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads_begin: tuple[int, ...]
+    pads_end: tuple[int, ...]
+    sizes: tuple[int | None, ...]
+    transposed: bool = False
+    output_padding: tuple[int, ...] = ()
+
+    def patterns(self) -> tuple[Mask, ...]:
+        """The sets of taps that occur, per spatial axis.
+
+        Returns:
+            One bool[patterns, taps] per axis, the first row that of an inner position. Where the input size is not known, every size
+            counts.
+        """
+        return tuple(self._axis_patterns(i) for i in range(len(self.kernel)))
+
+    def _axis_patterns(self, i: int) -> Mask:
+        reach = self.dilations[i] * (self.kernel[i] - 1) + 1
+        pads = max(self.pads_begin[i], 0) + max(self.pads_end[i], 0)
+        size = self.sizes[i]
+        inner = self._tap_rows(i, 2 * (reach + pads + self.strides[i]))
+        middle = inner[len(inner) // 2]
+        if not self.transposed and pads == 0:
+            return middle[None]
+        sizes = [size] if size is not None else range(1, reach + pads + 2 * self.strides[i] + 1)
+        rows = np.concatenate([middle[None], *(self._tap_rows(i, n) for n in sizes)])
+        distinct = np.unique(rows, axis=0)
+        return np.concatenate([middle[None], distinct[(distinct != middle).any(axis=1)]])
+
+    def _tap_rows(self, i: int, size: int) -> Mask:
+        """For each output position, which taps meet an element of an input of this size: bool[positions, taps]."""
+        taps = np.arange(self.kernel[i]) * self.dilations[i]
+        reach = int(taps[-1]) + 1
+        if self.transposed:
+            extra = self.output_padding[i] if self.output_padding else 0
+            full = (size - 1) * self.strides[i] + reach
+            positions = np.arange(self.pads_begin[i], full - self.pads_end[i] + extra)
+            offset = positions[:, None] - taps
+            source = offset // self.strides[i]
+            return (offset % self.strides[i] == 0) & (source >= 0) & (source < size)
+        count = (size + self.pads_begin[i] + self.pads_end[i] - reach) // self.strides[i] + 1
+        source = np.arange(max(count, 0))[:, None] * self.strides[i] - self.pads_begin[i] + taps
+        return (source >= 0) & (source < size)
