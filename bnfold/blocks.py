@@ -73,6 +73,8 @@ class Blocks:
         """An equation between arrays of cells, block by block."""
         first = arrays[0]
         whole = tuple(self._whole_block(array) for array in arrays)
+        if all(number == -1 for number in whole):
+            return []
         if all(number is not None for number in whole):
             return [Piece(tuple(number for number in whole if number is not None), None)]
         numbers = np.stack([self.block[array] for array in arrays])

@@ -44,7 +44,8 @@ class Linear(Op):
         kernel: The weights.
         weight: Identity of the stored weight: operators with the same one share it.
         window: How it slides; None where it does not (Gemm, MatMul).
-        has_bias: Whether a bias other than zero is there already.
+        has_bias: Whether a bias is there already.
+        bias_slot: Whether a bias can be added without another operator.
         frozen: Why the weight must stay as it is, if it must.
     """
 
@@ -56,6 +57,7 @@ class Linear(Op):
     weight: Hashable
     window: Window | None = None
     has_bias: bool = False
+    bias_slot: bool = True
     frozen: Reason | None = None
 
 

@@ -200,12 +200,12 @@ class Laws:
         varies = [i + len(shape) - scale.ndim for i, size in enumerate(scale.shape) if size > 1]
         channel_axes = x.channel_axes()
         clash = bool(varies) and not set(varies) <= channel_axes and (bool(channel_axes) or len(varies) > 1)
-        if clash and not op.batch_norm:
+        if op.batch_norm:  # its parameters have room for units along its own axis only
+            x, pairs = collapse(x, channel_axes - {1})
+            self.tie(pairs)
+        elif clash:
             self._positional(op, scale, shift)
             return
-        if clash:
-            x, pairs = collapse(x, channel_axes - set(varies))
-            self.tie(pairs)
         parameters = _constant_tensor(scale.shape, shape, varies)
         axes = common_axes([x, parameters], shape)
         if axes is None:

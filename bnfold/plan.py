@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfold.conditioning import worst_site
+from bnfold.economy import settle
 from bnfold.graph import Affine, Graph
 from bnfold.laws import read_laws
 from bnfold.reasons import Reason
@@ -120,6 +121,7 @@ def make_plan(graph: Graph, kept: Mapping[str, Reason] | None = None, order: Seq
     while (worst := worst_site(system, solution, graph)) is not None:
         excluded[worst[0]] = worst[1]
         solution = solver.solve(excluded)
+    solution = settle(graph, system, solver, solution, excluded)
     into = _absorbers(system, solution)
     norms = [Site(name, "BatchNormalization", "kept", (), reason) for name, reason in (kept or {}).items()]
     others = []

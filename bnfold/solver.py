@@ -124,6 +124,8 @@ class Solver:
         self.lawful = [False] * len(self.sizes)  # whether a law restricts the block beyond its writer and readers
         self._put_laws()
         self.members = [_Member(c, self.blocks.pieces((c.x, c.y))) for c in self._settled(system.candidates)]
+        self._groups: dict[int, list[_Member]] | None = None
+        self._component: list[int] = []
         self._note_base()
 
     def _blocks_of(self, cells: Cells) -> set[int]:
@@ -213,7 +215,7 @@ class Solver:
         accepted: list[_Member] = []
         refused: dict[str, Reason] = {}
         start = self._mark()
-        for component in self._components():
+        for component in self._components().values():
             able = [m for m in component if m.name not in excluded]
             refused.update({m.name: excluded[m.name] for m in component if m.name in excluded})
             taken, left = self._search(able)
@@ -223,8 +225,22 @@ class Solver:
         self._rollback(start)
         return solution
 
-    def _components(self) -> list[list[_Member]]:
-        """Candidates that can influence one another."""
+    def components(self) -> dict[int, list[Candidate]]:
+        """Candidates that can influence one another, by the number of their component."""
+        return {number: [member.candidate for member in group] for number, group in self._components().items()}
+
+    def component_of(self, cells: Cells) -> int | None:
+        """The component that some cells belong to; None if no candidate can influence them."""
+        self._components()
+        blocks = self._blocks_of(cells)
+        return self._component[min(blocks)] if blocks else None
+
+    def _components(self) -> dict[int, list[_Member]]:
+        if self._groups is None:
+            self._groups = self._find_components()
+        return self._groups
+
+    def _find_components(self) -> dict[int, list[_Member]]:
         parent = list(range(len(self.sizes)))
 
         def find(i: int) -> int:
@@ -256,7 +272,8 @@ class Solver:
         for number, member in enumerate(self.members):
             anchors = [block for piece in member.pieces for block in piece.blocks if block >= 0]
             groups.setdefault(find(anchors[0]) if anchors else -1 - number, []).append(member)
-        return list(groups.values())
+        self._component = [find(block) for block in range(len(self.sizes))]
+        return groups
 
     def _search(self, members: list[_Member]) -> tuple[list[_Member], dict[str, Reason]]:
         """Accept as many of a component's affines as can be."""

@@ -110,6 +110,7 @@ class System:
     sums: set[str] = field(default_factory=set)
     axes: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     shared: dict[Hashable, list[tuple[Cells, Cells]]] = field(default_factory=dict)
+    _run_of: Cells | None = None
 
     def new(self, shape: Sequence[int]) -> Cells:
         """Make new cells."""
@@ -119,10 +120,21 @@ class System:
         self.size += count
         return cells
 
+    def run_of(self) -> Cells:
+        """For each cell, the number of the run of cells it was made with."""
+        if self._run_of is None or len(self._run_of) != self.size:
+            lengths = np.diff([*self.starts, self.size])
+            self._run_of = np.repeat(np.arange(len(self.starts), dtype=np.int64), lengths)
+        return self._run_of
+
     def runs(self, cells: Cells) -> list[int]:
-        """The runs of cells, made together, that some cells belong to."""
-        runs = np.searchsorted(np.asarray(self.starts), cells[cells >= GROUND], side="right") - 1
-        return [int(run) for run in np.unique(runs)]
+        """The runs of cells, made together, that some cells belong to; values that keep their unit belong to none."""
+        if not cells.size:
+            return []
+        runs = self.run_of()[cells]
+        if (runs == runs[0]).all():
+            return [int(runs[0])] if runs[0] >= GROUND else []
+        return [int(run) for run in np.unique(runs) if run >= GROUND]
 
     def same(self, a: Cells, b: Cells) -> None:
         """Two lists of cells have the same units."""

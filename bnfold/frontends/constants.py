@@ -16,28 +16,36 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from bnfold.frontends.context import ONNX_DOMAINS
+from bnfold.affine import batch_norm_affine, round_once
+from bnfold.frontends.context import ONNX_DOMAINS, attr, not_at_inference, only_output
 
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 LARGEST = 1 << 26  # elements of a folded result; an Expand may ask for any number
 IMPURE = {
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout",
-    "BatchNormalization", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan",
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan",
 }  # fmt: skip
 
 
-def fold_constants(model: ir.Model) -> None:
+def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
     """Fold constants in place, in the main graph and in the bodies of control flow.
 
     Args:
         model: The model; its inputs, outputs and remaining nodes keep their names.
+
+    Returns:
+        The BatchNorms that normalised constants (weight standardisation), and the operators that read what became of them.
     """
     if model.ir_version is not None and model.ir_version < FIRST_WITH_CONSTANTS:
         RemoveInitializersFromInputsPass()(model)
         model.ir_version = FIRST_WITH_CONSTANTS
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    norms: dict[ir.Node, tuple[ir.Node, ...]] = {}
     for graph in [model.graph, *model.graph.subgraphs()]:
-        Folder(graph, model.opset_imports.get("", 18)).run()
+        folder = Folder(graph, model.opset_imports.get("", 18))
+        folder.run()
+        norms.update(folder.norms())
+    return norms
 
 
 class Folder:
@@ -46,6 +54,8 @@ class Folder:
     def __init__(self, graph: ir.Graph, opset: int) -> None:
         self.graph = graph
         self.opset = opset
+        self._norms: list[ir.Node] = []
+        self._origins: dict[ir.Value, set[ir.Node]] = {}  # the BatchNorms that a folded constant went through
         self.names = {v.name for node in graph.all_nodes() for v in (*node.inputs, *node.outputs) if v is not None}
         self.names |= {v.name for v in (*graph.inputs, *graph.initializers.values())}
 
@@ -60,6 +70,14 @@ class Folder:
             if array is not None:
                 self._replace(node, array)
 
+    def norms(self) -> dict[ir.Node, tuple[ir.Node, ...]]:
+        """The BatchNorms that were folded as constants, and who reads the result."""
+        readers: dict[ir.Node, dict[ir.Node, None]] = {norm: {} for norm in self._norms}
+        for value, origins in self._origins.items():
+            for norm in origins:
+                readers[norm].update(dict.fromkeys(use.node for use in value.uses()))
+        return {norm: tuple(nodes) for norm, nodes in readers.items()}
+
     def const(self, value: ir.Value | None) -> NDArray[Any] | None:
         """The array behind a value that is the same at every run."""
         if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
@@ -68,7 +86,7 @@ class Folder:
 
     def _evaluate(self, node: ir.Node) -> NDArray[Any] | None:
         """The result of a node that is the same at every run, else None."""
-        if node.op_type in IMPURE or len(node.outputs) != 1 or not node.inputs:
+        if node.op_type in IMPURE or not only_output(node) or not node.inputs:
             return None
         if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
             return None
@@ -79,6 +97,8 @@ class Folder:
         arrays = [None if v is None else self.const(v) for v in node.inputs]
         if any(a is None and v is not None for a, v in zip(arrays, node.inputs, strict=True)):
             return None
+        if node.op_type == "BatchNormalization":
+            return _normalise(node, arrays)
         size = self._result_size(node, arrays)
         return None if size is None or size > LARGEST else self._run(node, arrays)
 
@@ -119,6 +139,12 @@ class Folder:
         tensor = ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=name)
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self.graph.register_initializer(value)
+        origins = {norm for v in node.inputs if v is not None for norm in self._origins.get(v, ())}
+        if node.op_type == "BatchNormalization":
+            self._norms.append(node)
+            origins.add(node)
+        if origins:
+            self._origins[value] = origins
         y.replace_all_uses_with(value)
         self._drop(node)
 
@@ -168,6 +194,16 @@ class Folder:
         self.graph.register_initializer(value)
         node.replace_input_with(1, value)
         self._drop(producer)
+
+
+def _normalise(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """A BatchNorm of a constant at inference, in float64, rounded once."""
+    x, *params = (a for a in arrays if a is not None)
+    if len(params) != 4 or x.ndim < 2 or not_at_inference(node) is not None:
+        return None
+    affine = batch_norm_affine(*params, float(attr(node, "epsilon", 1e-5)), precision=53)
+    full = (-1,) + (1,) * (x.ndim - 2)
+    return round_once(x.astype(np.float64) * affine.scale.reshape(full) + affine.shift.reshape(full), x.dtype)
 
 
 def _static_shape(node: ir.Node) -> NDArray[Any] | None:

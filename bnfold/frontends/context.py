@@ -112,6 +112,15 @@ def only_output(node: ir.Node) -> bool:
     return all(not v.name or (not v.uses() and not v.is_graph_output()) for v in node.outputs[1:])
 
 
+def not_at_inference(node: ir.Node) -> Reason | None:
+    """Why a BatchNormalization is no constant affine by its attributes, in any opset."""
+    if (node.version or 14) < 7 and not attr(node, "is_test", 0):
+        return Reason.TRAINING
+    if attr(node, "training_mode", 0) or not only_output(node):
+        return Reason.TRAINING
+    return None if attr(node, "spatial", 1) else Reason.BOUNDARY
+
+
 def squeeze_constant(array: NDArray[Any]) -> NDArray[np.float64]:
     """A constant as float64, its axis reduced to size 1 where it does not vary along it."""
     wide = np.asarray(array).astype(np.float64)

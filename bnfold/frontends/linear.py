@@ -144,6 +144,7 @@ def read_matmul(node: ir.Node, ctx: Context) -> list[Op]:
             kernel=kernel,
             weight=stored,
             has_bias=bias is not None,
+            bias_slot=bias is not None,
             frozen=_frozen(stored, node),
         )
     ]
@@ -175,10 +176,10 @@ def bias_add(node: ir.Node, ctx: Context, axis: int, channels: int) -> BiasAdd |
         return None
     constant = ctx.const(reader.inputs[operand])
     rank = ctx.rank(y)
-    if constant is None or rank is None or constant.ndim > rank or ctx.shape(reader.outputs[0]) != ctx.shape(y):
+    if constant is None or rank is None or constant.ndim > rank:
         return None
     shape = (1,) * (rank - constant.ndim) + constant.shape
-    if any(size != 1 for i, size in enumerate(shape) if i != axis):
+    if any(size != 1 for i, size in enumerate(shape) if i != axis) or shape[axis] not in (1, channels):
         return None
     flat = np.broadcast_to(constant.astype(np.float64).reshape(-1), (channels,))
     return BiasAdd(reader, operand, flat)

@@ -7,7 +7,7 @@ Bodies of If, Loop and Scan are graphs of their own: what they capture from outs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -18,8 +18,9 @@ from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, PRECISION, Context
 from bnfold.frontends.readers import READERS
 from bnfold.frontends.rewrite import rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
+from bnfold.frontends.tidy import merge_twins, tidy
 from bnfold.graph import Graph, Op, Rigid
-from bnfold.plan import Folding, Plan, make_plan
+from bnfold.plan import Folding, Plan, Site, make_plan
 from bnfold.reasons import Reason
 
 SHAPE_ONLY = ("Shape", "Size")
@@ -40,59 +41,82 @@ class Reading:
     order: tuple[str, ...]
 
 
-def fold_model(model: ir.Model) -> tuple[ir.Model, Plan]:
+def fold_model(model: ir.Model, *, copy: bool = True) -> tuple[ir.Model, Plan]:
     """Remove every BatchNorm that a change of units can remove.
 
     Args:
-        model: Any ONNX model. It is not changed.
+        model: Any ONNX model.
+        copy: Whether to leave `model` as it is; a caller that does not need it any more saves time without.
 
     Returns:
         A new model with the same inputs, outputs and function, and the plan that was carried out.
     """
-    copy = prepare(model)
+    prepared = prepare(model.clone() if copy else model)
     plans = []
-    for graph, folding, reading in _foldings(copy):
+    for graph, folding, reading in _foldings(prepared):
         rewrite_graph(graph, folding, reading.context, reading.graph)
         plans.append(folding.plan)
-    return copy, _joined(plans)
+    merge_twins(prepared.model)
+    return prepared.model, prepared.joined(plans)
 
 
 def plan_model(model: ir.Model) -> Plan:
     """What `fold_model` would do, without doing it."""
-    return _joined([folding.plan for _, folding, _ in _foldings(prepare(model))])
+    prepared = prepare(model.clone())
+    return prepared.joined([folding.plan for _, folding, _ in _foldings(prepared)])
 
 
-def prepare(model: ir.Model) -> ir.Model:
-    """A copy with local functions inlined, constants folded and shapes inferred where they were missing."""
-    copy = model.clone()
-    if copy.functions:
-        copy = InlinePass()(copy).model
-    fold_constants(copy)
-    complete_shapes(copy)
-    return copy
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to be read.
+
+    Attributes:
+        model: With local functions inlined, constants folded, and shapes inferred where they were missing.
+        constant_norms: BatchNorms that normalised constants and are gone already.
+    """
+
+    model: ir.Model
+    constant_norms: tuple[Site, ...]
+
+    def joined(self, plans: list[Plan]) -> Plan:
+        """One plan for all graphs of the model."""
+        sites = (*self.constant_norms, *(s for p in plans for s in p.sites))
+        return Plan(sites, tuple(s for p in plans for s in p.affines))
 
 
-def _joined(plans: list[Plan]) -> Plan:
-    return Plan(tuple(s for p in plans for s in p.sites), tuple(s for p in plans for s in p.affines))
-
-
-def _foldings(model: ir.Model) -> Iterator[tuple[ir.Graph, Folding, Reading]]:
+def prepare(model: ir.Model) -> Prepared:
+    """Make a model readable, in place."""
+    if model.functions:
+        model = InlinePass()(model).model
     labels = _labels(model)
+    norms = fold_constants(model)
+    tidy(model)
+    complete_shapes(model)
+    gone = tuple(
+        Site(labels[norm], norm.op_type, "folded", tuple(labels.get(n, n.name or n.op_type) for n in readers))
+        for norm, readers in norms.items()
+    )
+    return Prepared(model, gone)
+
+
+def _foldings(prepared: Prepared) -> Iterator[tuple[ir.Graph, Folding, Reading]]:
+    model = prepared.model
+    labels = _labels(model, {site.name for site in prepared.constant_norms})
     for graph in [model.graph, *model.graph.subgraphs()]:
         reading = read_graph(graph, labels)
         yield graph, make_plan(reading.graph, reading.context.kept, reading.order), reading
 
 
-def _labels(model: ir.Model) -> dict[ir.Node, str]:
+def _labels(model: ir.Model, taken: Collection[str] = ()) -> dict[ir.Node, str]:
     """A unique name for every node: its own where it has one."""
     labels: dict[ir.Node, str] = {}
-    taken: set[str] = set()
+    used = set(taken)
     for i, node in enumerate(model.graph.all_nodes()):
         name = node.name or f"{node.op_type}_{i}"
         label, n = name, 2
-        while label in taken:
+        while label in used:
             label, n = f"{name}#{n}", n + 1
-        taken.add(label)
+        used.add(label)
         labels[node] = label
     return labels
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import batch_norm_affine
-from bnfold.frontends.context import PRECISION, Context, attr, ints, only_output, squeeze_constant
+from bnfold.frontends.context import PRECISION, Context, attr, ints, not_at_inference, only_output, squeeze_constant
 from bnfold.frontends.linear import read_conv, read_conv_transpose, read_gemm, read_matmul, read_recurrent
 from bnfold.frontends.structure import (
     read_concat,
@@ -36,7 +36,9 @@ Reader = Callable[[ir.Node, Context], list[Op]]
 
 def read_batch_norm(node: ir.Node, ctx: Context) -> list[Op]:
     """BatchNormalization of every opset, at inference."""
-    reason = _not_at_inference(node, ctx)
+    reason = not_at_inference(node)
+    if reason is None and (ctx.rank(node.inputs[0]) or 0) < 2:  # type: ignore[arg-type]
+        reason = Reason.BOUNDARY
     params = ctx.constants(node.inputs[1:5])
     if reason is None and (len(params) < 4 or any(p is None for p in params)):
         reason = Reason.NOT_CONSTANT
@@ -62,20 +64,6 @@ def read_batch_norm(node: ir.Node, ctx: Context) -> list[Op]:
             spread=spread.reshape(full),
         )
     ]
-
-
-def _not_at_inference(node: ir.Node, ctx: Context) -> Reason | None:
-    """Why a BatchNormalization is no constant affine by its attributes."""
-    version = node.version or 14
-    if version < 7 and not attr(node, "is_test", 0):
-        return Reason.TRAINING
-    if attr(node, "training_mode", 0) or not only_output(node):
-        return Reason.TRAINING
-    if not attr(node, "spatial", 1):
-        return Reason.BOUNDARY
-    if (ctx.rank(node.inputs[0]) or 0) < 2:
-        return Reason.BOUNDARY
-    return None
 
 
 def read_binary(node: ir.Node, ctx: Context) -> list[Op]:

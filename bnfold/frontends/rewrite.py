@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.affine import Array, Unit, rewrite, round_once
+from bnfold.economy import between_units
 from bnfold.frontends.context import Context, attr
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
 from bnfold.graph import Graph, Linear, Op
@@ -112,11 +113,16 @@ class Rewriter:
         following = ir.Node("", op_type, [y, *operands], num_outputs=1, name=self.fresh(f"{node.name}_{op_type.lower()}"))
         self.graph.insert_after(node, following)
         z = following.outputs[0]
-        z.type, z.shape = y.type, y.shape
         y.replace_all_uses_with(z, replace_graph_outputs=True)
         following.replace_input_with(0, y)
-        y.name, z.name = self.fresh(f"{y.name}_inner"), y.name
+        self._become(z, y)
         return following
+
+    def _become(self, new: ir.Value, old: ir.Value) -> None:
+        """A value takes the name and everything declared of another, which gets a name of no meaning."""
+        new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+        new.metadata_props.update(old.metadata_props)
+        old.name, new.name = self.fresh(f"{old.name}_inner"), old.name
 
     def take_out(self, node: ir.Node) -> None:
         """Remove a node that does nothing any more: its readers read its input."""
@@ -126,9 +132,10 @@ class Rewriter:
             self._orphans += [v for v in node.inputs if v is not None and v is not x]
             self._replace(node, [("Identity", None)])
             return
+        leaves = y.is_graph_output()
         y.replace_all_uses_with(x, replace_graph_outputs=True)
-        if x.is_graph_output() and x.producer() is not None:
-            y.name, x.name = self.fresh(f"{y.name}_gone"), y.name
+        if leaves:
+            self._become(x, y)
         self._orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
 
@@ -148,9 +155,8 @@ class Rewriter:
             value = step.outputs[0]
             value.type, value.shape = y.type, y.shape
             value.name = None if last else self.fresh(f"{y.name}_{op_type.lower()}")
-        final = y.name
         y.replace_all_uses_with(value, replace_graph_outputs=True)
-        y.name, value.name = self.fresh(f"{final}_gone"), final
+        self._become(value, y)
         self._orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
 
@@ -228,10 +234,7 @@ class Rewriter:
         units, candidate = self.units(name), self.candidates.get(name)
         if units is None or candidate is None or name in self.solution.removed:
             return None
-        reader, writer = units
-        scale = candidate.scale * reader.scale * writer.inverse_scale
-        shift = writer.inverse_scale * (candidate.scale * reader.shift + candidate.shift) + writer.inverse_shift
-        return scale, shift
+        return between_units(candidate, *units)
 
     def arithmetic(self, node: ir.Node, name: str) -> None:
         """Mul, Add, Sub, Div, Neg by constants that stay, between new units."""

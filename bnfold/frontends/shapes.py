@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from bnfold.frontends.context import FLOATS
 
+DECIDING = 1024  # elements up to which a constant may decide a shape; larger ones are declared, not copied
+
 
 def complete_shapes(model: ir.Model) -> None:
-    """Infer missing shapes and types in place; the large weights are left out of it."""
-    if any(_incomplete(v) for node in model.graph.all_nodes() for v in node.outputs):
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    """Infer missing shapes and types in place with ONNX's own rules, without touching large weights."""
+    if not any(_incomplete(v) for node in model.graph.all_nodes() for v in node.outputs):
+        return
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    _declare(model.graph, proto.graph)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return  # what has no shape is a boundary, which is always right
+    _take_over(model.graph, inferred.graph)
 
 
 def _incomplete(value: ir.Value) -> bool:
     """Whether a value that may be a feature has no known shape."""
     return bool(value.name) and (value.dtype is None or (value.dtype in FLOATS and value.shape is None))
+
+
+def _declare(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """Write a graph down for inference: nodes, inputs, outputs, and large constants by their shape alone."""
+    proto.name = graph.name or "graph"
+    for node in graph:
+        ir.serde.serialize_node_into(proto.node.add(), node)
+    for value in graph.inputs:
+        ir.serde.serialize_value_into(proto.input.add(), value)
+    for value in graph.outputs:
+        ir.serde.serialize_value_into(proto.output.add(), value)
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or value.is_graph_input():
+            continue
+        if tensor.size <= DECIDING and tensor.dtype not in FLOATS:
+            ir.serde.serialize_tensor_into(proto.initializer.add(), tensor)
+        else:
+            dims = [d for d in tensor.shape if isinstance(d, int)]
+            proto.input.add().CopyFrom(onnx.helper.make_tensor_value_info(value.name or "", tensor.dtype.value, dims))
+
+
+def _take_over(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """Copy what was inferred to the values that lack it, in the graph and in its bodies."""
+    known = {info.name: info.type for info in (*proto.value_info, *proto.output)}
+    for node, node_proto in zip(graph, proto.node, strict=True):
+        for value in node.outputs:
+            found = known.get(value.name or "")
+            if found is None or not found.HasField("tensor_type"):
+                continue
+            if value.dtype is None and found.tensor_type.elem_type:
+                value.dtype = ir.DataType(found.tensor_type.elem_type)
+            if value.shape is None and found.tensor_type.HasField("shape"):
+                value.shape = ir.Shape([_size(d) for d in found.tensor_type.shape.dim])
+        bodies = {a.name: a.g for a in node_proto.attribute if a.type == onnx.AttributeProto.GRAPH}
+        for name, body in bodies.items():
+            _take_over(node.attributes[name].as_graph(), body)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return dim.dim_param or None

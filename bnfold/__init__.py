@@ -1,0 +1,81 @@
+"""Takes a trained model to inference without its BatchNorms, exactly, with proof.
+
+Importing this package loads neither torch nor onnxruntime; what needs them is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bnfold.errors import (
+    BnfoldError,
+    CheckFailed,
+    InputError,
+    InternalError,
+    OutputError,
+    UnreadableError,
+    UnsafeError,
+    UnsupportedError,
+    UsageError,
+)
+from bnfold.reasons import Reason
+
+if TYPE_CHECKING:
+    from bnfold.bench import Timing, bench
+    from bnfold.folding import Folded, fold
+    from bnfold.pipeline import convert
+    from bnfold.plan import Plan, Site
+    from bnfold.report import Report
+    from bnfold.verify import Verdict, verify
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Folded": "folding",
+    "Plan": "plan",
+    "Report": "report",
+    "Site": "plan",
+    "Timing": "bench",
+    "Verdict": "verify",
+    "bench": "bench",
+    "convert": "pipeline",
+    "fold": "folding",
+    "verify": "verify",
+}
+
+__all__ = [
+    "BnfoldError",
+    "CheckFailed",
+    "Folded",
+    "InputError",
+    "InternalError",
+    "OutputError",
+    "Plan",
+    "Reason",
+    "Report",
+    "Site",
+    "Timing",
+    "UnreadableError",
+    "UnsafeError",
+    "UnsupportedError",
+    "UsageError",
+    "Verdict",
+    "__version__",
+    "bench",
+    "convert",
+    "fold",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'bnfold' has no attribute {name!r}")
+    value = getattr(import_module(f"bnfold.{_LAZY[name]}"), name)
+    globals()[name] = value  # so that `bnfold.verify` is the function from now on, not the module of that name
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

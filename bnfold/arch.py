@@ -1,0 +1,180 @@
+"""`--arch`: the code that builds the network a checkpoint's weights belong to.
+
+This runs the user's own code, named on the command line; nothing here is taken from a model file.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from bnfold.errors import BnfoldError, UsageError
+from bnfold.wording import first_line
+
+if TYPE_CHECKING:
+    import torch
+
+FORMS = "Write it as pkg.mod:factory, path/file.py:factory, timm:NAME or torchvision:NAME."
+
+
+def build(arch: str, arguments: Mapping[str, str] | None = None) -> torch.nn.Module:
+    """The network of an `--arch`, in evaluation mode.
+
+    Args:
+        arch: `pkg.mod:factory`, `path/file.py:factory`, `timm:NAME` or `torchvision:NAME`.
+        arguments: Keyword arguments of the factory as text; what reads as a Python literal is one.
+
+    Raises:
+        UsageError: There is no such code, or it fails, or it builds something else.
+    """
+    import torch
+
+    where, colon, name = arch.rpartition(":")
+    if not (where and colon and name):
+        raise UsageError(f"--arch {arch!r} names no factory", FORMS)
+    keywords = {key: _value(text) for key, text in (arguments or {}).items()}
+    with importable(os.path.dirname(os.path.abspath(where)) if _is_path(where) else os.getcwd()):
+        if where in ("timm", "torchvision"):
+            built = _from_library(where, name, arch, keywords)
+        else:
+            built = _call(_factory(where, name, arch), arch, keywords)
+    if not isinstance(built, torch.nn.Module):
+        raise UsageError(
+            f"--arch {arch} built an object of type {type(built).__name__}, not a torch.nn.Module",
+            "Name another factory.",
+        )
+    return built.eval()
+
+
+def parse_arch_args(pairs: list[str]) -> dict[str, str]:
+    """Reads every `--arch-arg key=value`.
+
+    Raises:
+        UsageError: One of them does not read.
+    """
+    parsed = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (equals and key.isidentifier()):
+            raise UsageError(f"--arch-arg {pair!r} is not key=value", "Write it like --arch-arg num_classes=10.")
+        parsed[key] = value
+    return parsed
+
+
+def _value(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _is_path(where: str) -> bool:
+    return where.endswith(".py") or "/" in where or os.sep in where
+
+
+@contextmanager
+def importable(folder: str) -> Iterator[None]:
+    """Runs the caller's code with a folder first on the import path, and what it prints on stderr.
+
+    A console script does not have the current folder there; stdout holds results only.
+    """
+    sys.path.insert(0, folder)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
+def _factory(where: str, name: str, arch: str) -> Any:
+    module = _module_of_file(where, arch) if _is_path(where) else _module_of_package(where, arch)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise UsageError(
+                f"--arch {arch}: {where} has no {name!r}",
+                f"It defines {', '.join(sorted(names)[:12]) or 'nothing that can be called'}.",
+            )
+        found = getattr(found, part)
+    return found
+
+
+def _module_of_package(where: str, arch: str) -> ModuleType:
+    try:
+        return importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (where == error.name or where.startswith(error.name + ".")):
+            raise UsageError(
+                f"--arch {arch}: no module named {where!r}",
+                "Run from the folder that holds it, install it, or name its file: path/file.py:factory.",
+            ) from error
+        raise _failed(arch, f"importing {where}", error) from error
+    except (Exception, SystemExit) as error:
+        raise _failed(arch, f"importing {where}", error) from error
+
+
+def _module_of_file(where: str, arch: str) -> ModuleType:
+    path = os.path.abspath(where)
+    if not os.path.isfile(path):
+        raise UsageError(f"--arch {arch}: there is no file {where}", "Check the path.")
+    private = f"_bnfold_arch_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(private, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--arch {arch}: {where} is not a Python file", "Name a file that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[private] = module  # dataclasses and pickling look a class's module up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[private]
+        raise _failed(arch, f"importing {where}", error) from error
+    return module
+
+
+def _call(factory: Any, arch: str, keywords: Mapping[str, object]) -> object:
+    import torch
+
+    if isinstance(factory, torch.nn.Module) and not keywords:
+        return factory
+    if not callable(factory):
+        raise UsageError(
+            f"--arch {arch} is an object of type {type(factory).__name__}, not a factory", "Name a function or a class."
+        )
+    try:
+        return factory(**keywords)
+    except (Exception, SystemExit) as error:
+        raise _failed(arch, "calling it", error) from error
+
+
+def _from_library(library: str, name: str, arch: str, keywords: Mapping[str, object]) -> object:
+    try:
+        module = importlib.import_module("torchvision.models" if library == "torchvision" else library)
+    except ModuleNotFoundError as error:
+        if error.name != library:
+            raise _failed(arch, f"importing {library}", error) from error
+        raise UsageError(f"--arch {arch} needs {library}, which is not installed", f"pip install {library}") from error
+    except Exception as error:
+        raise _failed(arch, f"importing {library}", error) from error
+    try:
+        if library == "timm":
+            return module.create_model(name, pretrained=False, **keywords)
+        return module.get_model(name, weights=None, **keywords)
+    except Exception as error:
+        raise _failed(arch, "calling it", error) from error
+
+
+def _failed(arch: str, doing: str, error: BaseException) -> BnfoldError:
+    return UsageError(
+        f"--arch {arch}: {doing} raised {first_line(error)}",
+        "Make that code work on its own first; pass what it needs by --arch-arg key=value.",
+    )

@@ -1,0 +1,82 @@
+"""Input arrays: drawn from a seed, or read from `.npy` and `.npz` files (numbers only, never pickled objects)."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.errors import UnreadableError, UnsafeError, UsageError
+from bnfold.specs import written
+
+Array = NDArray[Any]
+
+LARGEST_DRAWN_VALUES = 2**31
+
+
+def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> Array:
+    """Random values a network can digest: normal floats, integers 0 to 9, booleans.
+
+    Raises:
+        UsageError: The shape is absurdly large.
+    """
+    if math.prod(shape) > LARGEST_DRAWN_VALUES:
+        raise UsageError(
+            f"an input of shape {written(shape)} would hold {math.prod(shape)} values",
+            f"Pass a shape of at most {LARGEST_DRAWN_VALUES} values.",
+        )
+    kind = numpy_dtype(dtype)
+    if kind.kind == "b":
+        return rng.integers(0, 2, shape).astype(kind)
+    if kind.kind in "iu":
+        return rng.integers(0, 10, shape).astype(kind)
+    if kind.kind == "c":
+        imaginary = 1j * rng.standard_normal(shape)
+        return (rng.standard_normal(shape) + imaginary).astype(kind)
+    return rng.standard_normal(shape).astype(kind)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The dtype of a name, bfloat16 and its kin included."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return kind
+
+
+def load_input_data(path: str | os.PathLike[str]) -> dict[str, Array] | Array:
+    """The array of a `.npy` file, or the arrays of a `.npz` file by name; pickled objects are refused.
+
+    Raises:
+        UnreadableError: There is no such file, or it is damaged or something else.
+        UnsafeError: It holds pickled objects.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            if not file.read(6).startswith((b"\x93NUMPY", b"PK\x03\x04")):
+                raise UnreadableError(f"{name} is neither a .npy nor a .npz file", "Write it with numpy.save or savez.")
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                arrays = {key: loaded[key] for key in loaded.files}
+    except OSError as error:
+        raise UnreadableError(f"cannot read {name}: {error.strerror or error}", "Check the path.") from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise UnsafeError(f"{name} holds pickled objects", "Save plain arrays of numbers.") from error
+        raise UnreadableError(f"{name} is damaged: {str(error).splitlines()[0]}", "Write it again.") from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()) or not arrays:
+        raise UnreadableError(f"{name} is a zip file without arrays", "Write it with numpy.savez.")
+    return arrays

@@ -1,0 +1,231 @@
+"""The command line: parses, calls the pipeline, prints, and leaves with an exit code. No arithmetic.
+
+Only Typer is imported before a command runs: torch takes seconds, and `--help` must not. A command's parameters are
+called what the pipeline calls them, and are passed on by name.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from bnfold import options as o
+from bnfold.commands import explain_reasons, run_command
+from bnfold.errors import BnfoldError, InternalError, UsageError
+from bnfold.terminal import INTERRUPTED, Terminal, as_bug, print_error, usage_error, write
+
+app = typer.Typer(
+    name="bnfold",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _examples(*lines: str) -> str:
+    """What a help text ends with; the first line keeps Typer from joining the others."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog=_examples(
+        "bnfold convert model.onnx",
+        "bnfold convert weights.pt --arch nets.py:resnet50 --input 1x3x224x224",
+        "bnfold inspect model.onnx",
+        "bnfold verify model.onnx model.folded.onnx",
+        "bnfold explain ZERO-PAD",
+    ),
+)
+def _root(context: typer.Context, version: o.Version = False) -> None:
+    """Take a trained model to inference without its BatchNorms, exactly, with proof."""
+    if version:
+        from bnfold.report import version as installed
+
+        write(sys.stdout, f"bnfold {installed()}\n")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        write(sys.stderr, context.get_help() + "\n")
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command(
+    epilog=_examples(
+        "bnfold convert model.onnx",
+        "bnfold convert weights.pt --arch nets.py:resnet --input 1x3x224x224",
+        "bnfold convert weights.safetensors --arch timm:resnet50 --bench",
+        "bnfold convert model.onnx --fail-on 'kept>0' --json report.json",
+    )
+)
+def convert(
+    model: o.ModelFile,
+    output: o.Output = None,
+    arch: o.Arch = None,
+    arch_args: o.ArchArg = None,
+    inputs: o.Input = None,
+    input_data: o.InputData = None,
+    dynamic: o.Dynamic = None,
+    opset: o.Opset = None,
+    seed: o.Seed = 0,
+    trust_pickle: o.TrustPickle = False,
+    external_data: o.ExternalData = "auto",
+    force: o.Force = False,
+    verify: o.Level = "full",
+    rtol: o.Rtol = None,
+    atol: o.Atol = None,
+    bench: o.Bench = False,
+    runtimes: o.Runtimes = o.ALL_RUNTIMES,
+    threads: o.Threads = None,
+    min_time: o.MinTime = o.MIN_TIME_S,
+    fail_on: o.FailOn = None,
+    json_file: o.Json = None,
+    verbose: o.Verbose = 0,
+    quiet: o.Quiet = False,
+    no_color: o.NoColor = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Fold the BatchNorms and write ONNX, checked as written.
+
+    The written file is compared with the unfolded model before it gets its name; one that is not the same function
+    stays beside the output as OUT.rejected.
+    """
+    _leave("convert", locals())
+
+
+@app.command(
+    epilog=_examples(
+        "bnfold inspect model.onnx",
+        "bnfold inspect model.onnx -v",
+        "bnfold inspect weights.pt --arch nets.py:resnet --fail-on 'kept>0'",
+    )
+)
+def inspect(
+    model: o.ModelFile,
+    arch: o.Arch = None,
+    arch_args: o.ArchArg = None,
+    inputs: o.Input = None,
+    input_data: o.InputData = None,
+    dynamic: o.Dynamic = None,
+    opset: o.Opset = None,
+    seed: o.Seed = 0,
+    trust_pickle: o.TrustPickle = False,
+    fail_on: o.FailOn = None,
+    json_file: o.Json = None,
+    verbose: o.Verbose = 0,
+    quiet: o.Quiet = False,
+    no_color: o.NoColor = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Say what would become of every BatchNorm, and why.
+
+    Nothing is written.
+    """
+    _leave("inspect", locals())
+
+
+@app.command(
+    epilog=_examples(
+        "bnfold verify model.onnx model.folded.onnx",
+        "bnfold verify model.onnx simplified.onnx --input x:1x3x320x320 --rtol 1e-4",
+        "bnfold verify model.onnx model.folded.onnx --input-data images.npz",
+    )
+)
+def verify(
+    before: o.BeforeFile,
+    after: o.AfterFile,
+    inputs: o.Input = None,
+    input_data: o.InputData = None,
+    seed: o.Seed = 0,
+    rtol: o.Rtol = None,
+    atol: o.Atol = None,
+    fail_on: o.FailOn = None,
+    json_file: o.Json = None,
+    verbose: o.Verbose = 0,
+    quiet: o.Quiet = False,
+    no_color: o.NoColor = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Check whether AFTER is the same function as BEFORE.
+
+    Any two ONNX files, whichever tool made them; both run with every optimisation of the runtime off.
+    """
+    _leave("verify", locals())
+
+
+@app.command(
+    epilog=_examples(
+        "bnfold bench model.onnx model.folded.onnx",
+        "bnfold bench model.onnx model.folded.onnx --runtime ort --threads 1",
+        "bnfold bench model.onnx --input 8x3x224x224 --min-time 10",
+    )
+)
+def bench(
+    before: o.BeforeFile,
+    after: o.OptionalAfterFile = None,
+    inputs: o.Input = None,
+    input_data: o.InputData = None,
+    seed: o.Seed = 0,
+    runtimes: o.Runtimes = o.ALL_RUNTIMES,
+    threads: o.Threads = None,
+    min_time: o.MinTime = o.MIN_TIME_S,
+    fail_on: o.FailOn = None,
+    json_file: o.Json = None,
+    verbose: o.Verbose = 0,
+    quiet: o.Quiet = False,
+    no_color: o.NoColor = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Time two models against each other, or one alone.
+
+    Both run in one process, in turns and in random order; the control is a model against itself.
+    """
+    _leave("bench", locals())
+
+
+@app.command(
+    epilog=_examples(
+        "bnfold explain",
+        "bnfold explain ZERO-PAD",
+    )
+)
+def explain(code: o.Code = None, no_color: o.NoColor = False) -> None:
+    """Say what a reason code means and what to do about it."""
+    raise typer.Exit(explain_reasons(code, Terminal(color=not no_color)))
+
+
+def _leave(command: str, arguments: dict[str, Any]) -> None:
+    raise typer.Exit(run_command(command, arguments))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=argv, prog_name="bnfold", standalone_mode=False)
+    except BnfoldError as error:
+        print_error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except SystemExit as stop:  # shell completion ends this way, and help whose reader has gone
+        if isinstance(stop.__context__, BrokenPipeError):
+            return 0
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own errors have it; where their class lives has changed
+            print_error(as_bug(error))
+            return InternalError.exit_code
+        print_error(usage_error(error))
+        return UsageError.exit_code
+    if code == INTERRUPTED:
+        write(sys.stderr, "interrupted\n")
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,211 @@
+"""Opens what others wrote: the only file that does.
+
+A file's content says what it is; its name says nothing. Nothing in a file is run: checkpoints go through torch's
+restricted unpickler with torch.nn's own layers allowed, ONNX and safetensors hold data only. What can only be opened by
+running what it holds is refused, unless the caller passes `trust_pickle`. There is no way from one to the other.
+
+    ONNX          protobuf                         data
+    safetensors   JSON header + tensors            data
+    checkpoint    zip with data.pkl                restricted unpickler
+    legacy        a bare pickle (torch before 1.6) trust
+    TorchScript   zip with constants.pkl and code/ trust
+    .pt2          zip with archive_format          trust: torch.export.load evaluates its shape expressions as Python
+                                                   (sympy), and unpickles sample inputs, constants and custom objects
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from bnfold.errors import UnreadableError, UsageError
+from bnfold.pickles import read_checkpoint, read_legacy, read_pickle, read_pt2, read_torchscript
+from bnfold.weights import fill, unwrap
+from bnfold.wording import KNOWN_FORMATS, first_line
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it came.
+
+    Attributes:
+        model: An `onnx_ir.Model`, `torch.nn.Module` or `torch.export.ExportedProgram`.
+        format: `"onnx"`, `"state-dict"`, `"safetensors"`, `"module"`, `"torchscript"` or `"pt2"`.
+        path: The path as it was given.
+        sha256: Of the file's bytes.
+        notes: What the reader should know, e.g. `"state dict: 84 matched, 0 missing, 0 unexpected"`.
+    """
+
+    model: object
+    format: str
+    path: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, str] | None = None,
+    trust_pickle: bool = False,
+) -> Loaded:
+    """Opens a model file of any format bnfold knows.
+
+    Args:
+        path: The file.
+        arch: The code that builds the network, for files that hold weights only.
+        arch_args: Keyword arguments of that code, as text.
+        trust_pickle: Whether what the file holds may be run.
+
+    Raises:
+        UsageError: `arch` is missing, superfluous or does not work.
+        UnreadableError: There is no such file, or it is damaged, or in no known format.
+        UnsafeError: It can only be opened by running what it holds.
+        InputError: The weights do not fit the network.
+        UnsupportedError: It was understood, and bnfold cannot handle it.
+    """
+    name = os.fspath(path)
+    with _opened(name) as file:
+        digest, kind = _sha256(file), _sniff(file, name)
+        file.seek(0)
+        content, notes = _READERS[kind](file, name, trust_pickle)
+    if kind in ("checkpoint", "legacy"):
+        content, found = unwrap(content, name)
+        notes = (*notes, *found)
+        kind = "state-dict" if isinstance(content, Mapping) else "module"
+    if kind in ("state-dict", "safetensors"):
+        content, found = _build(content, name, arch, arch_args)
+        return Loaded(content, kind, name, digest, (*notes, *found))
+    if arch is not None:
+        raise UsageError(f"--arch was given, and {name} holds the network itself", "Drop --arch.")
+    if kind == "module" and getattr(content, "training", False):
+        content.eval()  # type: ignore[attr-defined]
+        notes = (*notes, "the module was saved in training mode; it was switched to evaluation mode")
+    return Loaded(content, kind, name, digest, notes)
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[IO[bytes]]:
+    advice = "Check the path."
+    try:
+        mode = os.stat(name).st_mode
+        if stat.S_ISDIR(mode):
+            raise UnreadableError(f"{name} is a directory, not a model file", "Pass the file inside it.")
+        if not stat.S_ISREG(mode):
+            raise UnreadableError(f"{name} is not a regular file", "Save it to a file first.")
+        file = open(name, "rb")  # noqa: SIM115 - closed below; the errors of the block that uses it are not ours
+    except FileNotFoundError as error:
+        raise UnreadableError(f"there is no file {name}", advice) from error
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"cannot open {name}: {getattr(error, 'strerror', None) or error}", advice) from error
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise UnreadableError(f"cannot read {name}: {error.strerror or error}", "Check the disk.") from error
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _sniff(file: IO[bytes], name: str) -> str:
+    """What the content is."""
+    head = file.read(4096)
+    if not head:
+        raise UnreadableError(f"{name} is empty", "Download or save it again.")
+    if head.startswith(b"PK\x03\x04"):
+        return _sniff_zip(file, name)
+    if head.startswith(LEGACY_MAGIC) or head[257:262] == b"ustar":
+        return "legacy"
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+        return "pickle"
+    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        return "safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        raise UnreadableError(f"{name} is a Git LFS pointer, not the model itself", "Fetch the model: git lfs pull.")
+    if _is_text(head):
+        raise UnreadableError(f"{name} is a text file, not a model", KNOWN_FORMATS)
+    return "onnx"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(char.isprintable() or char in "\t\n\r\f\ufeff" for char in text)
+
+
+def _sniff_zip(file: IO[bytes], name: str) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
+        raise UnreadableError(f"{name} is a damaged or truncated zip archive", "Download or save it again.") from error
+    inside = {member.partition("/")[2] for member in members}
+    if "archive_format" in inside or "serialized_exported_program.json" in members:
+        return "pt2"
+    if "constants.pkl" in inside or any(member.startswith("code/") for member in inside):
+        return "torchscript"
+    if "data.pkl" in inside:
+        return "checkpoint"
+    raise UnreadableError(f"{name} is a zip archive that holds no model", KNOWN_FORMATS)
+
+
+def _build(
+    content: object, name: str, arch: str | None, arch_args: Mapping[str, str] | None
+) -> tuple[object, tuple[str, ...]]:
+    from bnfold.arch import build
+
+    assert isinstance(content, Mapping)
+    if arch is None:
+        raise UsageError(
+            f"{name} holds {len(content)} weights, and not the network they belong to",
+            "Pass the code that builds it: --arch pkg.mod:factory or --arch path/file.py:factory.",
+        )
+    module = build(arch, arch_args)
+    return module, fill(module, content, name, arch)
+
+
+def _read_onnx(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+    from bnfold.onnxfile import read
+
+    return read(file.read(), name)
+
+
+def _read_safetensors(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(file.read()), ()
+    except Exception as error:  # the library raises several kinds for one thing: the file is damaged
+        raise UnreadableError(
+            f"{name} is a damaged or truncated safetensors file ({first_line(error)})", "Download or save it again."
+        ) from error
+
+
+_READERS: dict[str, Callable[[IO[bytes], str, bool], tuple[object, tuple[str, ...]]]] = {
+    "onnx": _read_onnx,
+    "safetensors": _read_safetensors,
+    "checkpoint": read_checkpoint,
+    "legacy": read_legacy,
+    "pickle": read_pickle,
+    "torchscript": read_torchscript,
+    "pt2": read_pt2,
+}

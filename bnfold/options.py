@@ -1,0 +1,151 @@
+"""The words of the command line: every argument and flag, defined once, so that it means the same in every command.
+
+Only Typer is imported here. The choices are spelt out for the help and for shell completion; what counts is what the
+pipeline accepts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+LEVELS = ("full", "quick", "off")
+EXTERNAL_DATA = ("auto", "always", "never")
+RUNTIMES = ("ort", "ort-as-written")
+ALL_RUNTIMES = ",".join(RUNTIMES)
+MIN_TIME_S = 2.0
+
+
+def option(*names: str, text: str, metavar: str | None = None, choices: tuple[str, ...] = (), **more: Any) -> Any:
+    """A Typer option that completes its choices; what is not among them is refused by the pipeline, in its words."""
+    completion = (
+        (lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]) if choices else None
+    )
+    return typer.Option(*names, help=text, metavar=metavar, autocompletion=completion, readable=False, **more)
+
+
+def argument(metavar: str, text: str, **more: Any) -> Any:
+    """A Typer argument. What is wrong with a file is not for Typer to say (`readable`): reading it has better words."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False, readable=False, **more)
+
+
+def codes(incomplete: str) -> list[str]:
+    """The reason codes that begin like this, for the shell's completion."""
+    from bnfold.reasons import Reason
+
+    return [reason.code for reason in Reason if reason.code.startswith(incomplete.upper())]
+
+
+ModelFile = Annotated[
+    Path,
+    argument(
+        "MODEL", "ONNX, checkpoint (.pt, .pth, .safetensors), module, TorchScript or .pt2; told apart by content."
+    ),
+]
+BeforeFile = Annotated[Path, argument("BEFORE", "An ONNX file.")]
+AfterFile = Annotated[Path, argument("AFTER", "The ONNX file to compare it with.")]
+
+Arch = Annotated[
+    str | None,
+    option(
+        "--arch",
+        metavar="WHERE:FACTORY",
+        text="The code that builds the network of a checkpoint: pkg.mod:factory, path/file.py:factory, timm:NAME or "
+        "torchvision:NAME.",
+    ),
+]
+ArchArg = Annotated[
+    list[str] | None,
+    option("--arch-arg", metavar="KEY=VALUE", text="An argument of the factory; repeatable.", show_default=False),
+]
+Input = Annotated[
+    list[str] | None,
+    option(
+        "--input",
+        metavar="[NAME:]SHAPE[:DTYPE]",
+        text="An input's shape, like 1x3x224x224; repeatable.",
+        show_default=False,
+    ),
+]
+InputData = Annotated[
+    Path | None, option("--input-data", metavar="FILE", text="Arrays to use instead: a .npy or .npz file.")
+]
+Dynamic = Annotated[
+    list[str] | None,
+    option(
+        "--dynamic",
+        metavar="NAME:AXIS=SYMBOL",
+        text="A dimension to leave open besides the batch, like x:2=height; repeatable.",
+        show_default=False,
+    ),
+]
+Opset = Annotated[
+    int | None, option("--opset", metavar="N", text="The ONNX opset to export; torch's default if absent.")
+]
+Seed = Annotated[int, option("--seed", metavar="N", text="Of the drawn inputs.")]
+TrustPickle = Annotated[
+    bool, option("--trust-pickle", text="Run the code a file may hold. Only for files you would run as programs.")
+]
+Rtol = Annotated[
+    float | None,
+    option("--rtol", metavar="X", text="Largest error as a part of the output's scale; by dtype if absent."),
+]
+Atol = Annotated[float | None, option("--atol", metavar="X", text="What is allowed on top of it.")]
+Runtimes = Annotated[
+    str, option("--runtime", metavar="NAME,...", text=f"Where to time: {', '.join(RUNTIMES)}.", choices=RUNTIMES)
+]
+Threads = Annotated[int | None, option("--threads", metavar="N", text="Threads to time with; every core if absent.")]
+MinTime = Annotated[float, option("--min-time", metavar="SECONDS", text="How long to time each runtime.")]
+FailOn = Annotated[
+    list[str] | None,
+    option(
+        "--fail-on",
+        metavar="EXPR",
+        text="Exit with 1 if this holds, like 'kept>0', 'error.rel>1e-5' or 'speedup.low<0.98', or was not measured; "
+        "repeatable.",
+        show_default=False,
+    ),
+]
+Json = Annotated[
+    str | None,
+    option("--json", metavar="FILE", text="Write the report as JSON; '-': to stdout, and nothing else there."),
+]
+Verbose = Annotated[
+    int, option("-v", "--verbose", text="Say more; -vv shows tracebacks.", count=True, show_default=False, metavar="")
+]
+Quiet = Annotated[bool, option("-q", "--quiet", text="Print no report; errors still go to stderr.")]
+NoColor = Annotated[bool, option("--no-color", text="Print without colours and emphasis.")]
+NoProgress = Annotated[bool, option("--no-progress", text="Draw no progress.")]
+
+Output = Annotated[
+    Path | None,
+    option(
+        "-o", "--output", metavar="FILE", text="The ONNX file to write; MODEL-stem.folded.onnx beside MODEL if absent."
+    ),
+]
+ExternalData = Annotated[
+    str,
+    option(
+        "--external-data",
+        metavar="WHEN",
+        text=f"Put the weights into a file beside the output: {', '.join(EXTERNAL_DATA)}.",
+        choices=EXTERNAL_DATA,
+    ),
+]
+Force = Annotated[bool, option("--force", text="Replace an existing output.")]
+Level = Annotated[
+    str,
+    option("--verify", metavar="LEVEL", text=f"How to check the written file: {', '.join(LEVELS)}.", choices=LEVELS),
+]
+Bench = Annotated[bool, option("--bench", text="Time both models as well.")]
+OptionalAfterFile = Annotated[
+    Path | None,
+    argument("[AFTER]", "The ONNX file to time it against; itself if absent."),
+]
+Code = Annotated[
+    str | None,
+    argument("[CODE]", "A reason code; all if absent.", autocompletion=codes),
+]
+Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]

@@ -1,0 +1,150 @@
+"""Files that torch pickled: read without running anything, or refused, or run because the caller trusts them.
+
+Every reader takes the open file, the name errors call it by, and whether the file is trusted; it returns the content
+and notes. Without trust a checkpoint goes through torch's restricted unpickler, with torch.nn's own layers allowed; the
+other formats cannot be opened without running what they hold. No reader goes from one way to the other by itself.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import IO, Any
+
+from bnfold.arch import importable
+from bnfold.errors import UnreadableError, UnsafeError
+from bnfold.wording import first_line, listed
+
+TRUST = "Only if you trust whoever made it, pass --trust-pickle: that runs what the file holds."
+
+
+def read_checkpoint(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+    """What torch.save wrote: any nesting of containers, tensors and torch.nn's own layers."""
+    import torch
+
+    if trust:
+        return _trusted(lambda: torch.load(file, map_location="cpu", weights_only=False), name)
+    ours: list[Any] = [cls for cls in _layers() if cls not in torch.serialization.get_safe_globals()]
+    with torch.serialization.safe_globals(ours), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # the reader judges what it meets
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True), ()
+        except pickle.UnpicklingError as error:
+            file.seek(0)
+            met = _globals_met(file)
+            holds = listed(sorted(met)) if met else "instructions torch's restricted reader does not take"
+            raise UnsafeError(
+                f"{name} is pickled and holds {holds}",
+                f"Save model.state_dict() instead and pass --arch. {TRUST}",
+            ) from error
+        except Exception as error:
+            raise _damaged(name, error) from error
+
+
+def _layers() -> list[type]:
+    """The classes of torch.nn a pickled module may be made of.
+
+    Lazy layers are left out: they change their class while running. So are containers outside torch.nn.modules
+    (DataParallel) and everything that is not a layer.
+    """
+    import torch
+
+    inner = torch.nn.modules.linear.NonDynamicallyQuantizableLinear  # inside MultiheadAttention
+    layers = (*(getattr(torch.nn, name) for name in dir(torch.nn)), inner)
+    return [
+        layer
+        for layer in layers
+        if isinstance(layer, type)
+        and issubclass(layer, torch.nn.Module)
+        and layer.__module__.startswith("torch.nn.modules.")
+        and not issubclass(layer, torch.nn.modules.lazy.LazyModuleMixin)
+    ]
+
+
+def _globals_met(file: IO[bytes]) -> list[str]:
+    import torch
+
+    try:
+        return list(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except Exception:  # only the wording of a refusal depends on it
+        return []
+
+
+def read_legacy(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+    """What torch.save wrote before 1.6."""
+    import torch
+
+    if trust:
+        return _trusted(lambda: torch.load(file, map_location="cpu", weights_only=False), name)
+    raise UnsafeError(
+        f"{name} is in the legacy format of torch before 1.6, which is a bare pickle",
+        f"Save it again with today's torch.save. {TRUST}",
+    )
+
+
+def read_pickle(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+    """What pickle.dump wrote: always refused, no model format is a bare pickle."""
+    raise UnsafeError(f"{name} is a plain Python pickle, not a model file", "Save it with torch.save.")
+
+
+def read_torchscript(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+    """What torch.jit.save wrote."""
+    import torch
+
+    if trust:
+        return _trusted(
+            lambda: torch.jit.load(  # type: ignore[no-untyped-call]
+                io.BytesIO(file.read()), map_location="cpu"
+            ),
+            name,
+        )
+    raise UnsafeError(f"{name} is a TorchScript archive, which is a program", TRUST)
+
+
+def read_pt2(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+    """What torch.export.save wrote."""
+    import torch
+
+    if trust:
+        return _trusted(lambda: torch.export.load(io.BytesIO(file.read())), name)
+    with zipfile.ZipFile(file) as archive:
+        pickled = [info.filename for info in archive.infolist() if _is_pickled(archive, info)]
+    what = f"pickled parts ({listed(pickled)})" if pickled else "shape expressions that torch evaluates as Python"
+    raise UnsafeError(f"{name} is a .pt2 program with {what}", TRUST)
+
+
+def _is_pickled(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Whether a member starts as torch.save, torch's C++ pickler or pickle.dumps would write it."""
+    if info.filename.endswith(".json") or not info.file_size:
+        return False
+    try:
+        with archive.open(info) as member:
+            head = member.read(4)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError):
+        return False
+    return head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+
+
+def _trusted(run: Callable[[], object], name: str) -> tuple[object, tuple[str, ...]]:
+    """What a trusted file makes of itself; the current folder is importable, as under `python`."""
+    try:
+        with importable(os.getcwd()), warnings.catch_warnings():
+            # torch.jit.load says that TorchScript is no longer developed, which the user cannot change here
+            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
+            warnings.filterwarnings("ignore", "'torch.load' received a zip file", UserWarning)
+            return run(), ("what the file holds was run, as --trust-pickle allows",)
+    except (ImportError, AttributeError) as error:
+        raise UnreadableError(
+            f"{name} needs code that cannot be imported: {first_line(error)}",
+            "Run from the folder that holds its code, or put that folder on PYTHONPATH.",
+        ) from error
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> UnreadableError:
+    return UnreadableError(f"{name} is damaged ({first_line(error)})", "Download or save it again.")

@@ -1,0 +1,208 @@
+"""The straight line: load → capture → fold → write → verify → bench → report; every command is a prefix of it.
+
+What is checked is the file as written, before it gets its name: the folded model is written beside the output and read
+back from there. Only a file that passed every check is moved to the output's name; one that did not stays beside it as
+`OUT.rejected`. Until then the output is as it was, whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
+from bnfold.compare import check_tolerance
+from bnfold.report import FileInfo, Report, stored_bytes
+from bnfold.runners import RUNTIMES, as_ir, count_operators
+from bnfold.specs import DynamicDim, InputSpec
+from bnfold.stages import (
+    Data,
+    Progress,
+    StrPath,
+    TimingOptions,
+    check_format,
+    check_level,
+    judged,
+    open_model,
+    read_given,
+    report_on_files,
+    timed,
+    verified,
+)
+
+
+def convert(
+    model: StrPath,
+    output: StrPath | None = None,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, str] | None = None,
+    inputs: Sequence[str | InputSpec] = (),
+    input_data: StrPath | Data | None = None,
+    dynamic: Sequence[str | DynamicDim] = (),
+    opset: int | None = None,
+    seed: int = 0,
+    trust_pickle: bool = False,
+    external_data: str = "auto",
+    force: bool = False,
+    verify: str = "full",
+    rtol: float | None = None,
+    atol: float | None = None,
+    bench: bool = False,
+    runtimes: Sequence[str] = RUNTIMES,
+    threads: int | None = None,
+    min_time: float = DEFAULT_MIN_TIME_S,
+    fail_on: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Takes a trained model to an ONNX file with its BatchNorms folded, and checks that it is the same function.
+
+    Args:
+        model: A file of any format `load` knows.
+        output: The file to write; None takes `MODEL-stem.folded.onnx` beside the model.
+        arch: The code that builds the network, for checkpoints: `pkg.mod:factory` or `path/file.py:factory`.
+        arch_args: Keyword arguments of that code.
+        inputs: Shapes of the example inputs, `[NAME:]SHAPE[:DTYPE]`.
+        input_data: Arrays to export, verify and time with: a `.npy` or `.npz` file, or the arrays themselves.
+        dynamic: Dimensions to leave open besides the batch, `NAME:AXIS=SYMBOL`.
+        opset: The ONNX opset; None takes torch's default.
+        seed: Of the drawn inputs.
+        trust_pickle: Whether code in the file may run.
+        external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
+        force: Whether an existing output may be replaced.
+        verify: `"full"`, `"quick"` or `"off"`; the report says which level was reached.
+        rtol: Largest error as a part of the output's scale; None takes the dtype's own.
+        atol: What is allowed on top of it.
+        bench: Whether to time both models.
+        runtimes: Which runtimes to time them in.
+        threads: Threads to time them with; None takes every core.
+        min_time: Seconds to time each runtime for.
+        fail_on: Conditions under which the result is rejected, e.g. `"kept>0"`.
+        progress: Called with the stage's name and the part of it that is done (None: unknown).
+
+    Returns:
+        The report. Where `report.passed` is false nothing was written to `output`, and `report.rejected` says where the
+        folded model was left.
+
+    Raises:
+        BnfoldError: Something went wrong; the output is as it was.
+    """
+    from bnfold.export import check_writable, staged
+
+    tell = progress or _silent
+    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
+    options = TimingOptions(runtimes, threads, min_time)
+    target = default_output(model) if output is None else Path(output)
+    check_level(verify)
+    check_tolerance("rtol", rtol)
+    check_tolerance("atol", atol)
+    check_options(runtimes, threads, min_time)
+    check_format(target)
+    check_writable(target, force=force, source=model, external_data=external_data)
+    unfolded, report = open_model(
+        "convert", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
+    )
+    tell("folding", None)
+    from bnfold.frontends.onnx import fold_model
+
+    folded, plan = fold_model(unfolded)
+    tell("writing", None)
+    with staged(folded, target, external_data=external_data, force=force) as written:
+        report = replace(
+            report,
+            plan=plan,
+            operators_after=count_operators(folded),
+            bytes_after=stored_bytes(as_ir(written.path), written.path),
+        )
+        before = model if report.source.format == "onnx" else unfolded
+        if verify != "off":
+            report = verified(report, before, written.path, given, rtol, atol, tell)
+        if bench and report.passed:
+            report = timed(report, before, written.path, given, options, tell)
+        report = judged(report, given)
+        if not report.passed:
+            return replace(report, rejected=written.reject())
+        output_info = replace(FileInfo.of(written.path), path=str(target))
+        written.publish()
+    return replace(report, output=output_info)
+
+
+def inspect(
+    model: StrPath,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, str] | None = None,
+    inputs: Sequence[str | InputSpec] = (),
+    input_data: StrPath | Data | None = None,
+    dynamic: Sequence[str | DynamicDim] = (),
+    opset: int | None = None,
+    seed: int = 0,
+    trust_pickle: bool = False,
+    fail_on: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Says of every BatchNorm whether it would fold, into what, or why not; writes nothing.
+
+    The arguments are those of `convert`.
+    """
+    tell = progress or _silent
+    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
+    unfolded, report = open_model(
+        "inspect", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
+    )
+    tell("planning", None)
+    from bnfold.frontends.onnx import plan_model
+
+    report = replace(report, plan=plan_model(unfolded))
+    return judged(report, given)
+
+
+def verify(
+    before: StrPath,
+    after: StrPath,
+    *,
+    inputs: Sequence[str | InputSpec] = (),
+    input_data: StrPath | Data | None = None,
+    seed: int = 0,
+    rtol: float | None = None,
+    atol: float | None = None,
+    fail_on: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Compares two ONNX files, whoever made the second. Arguments as for `convert`."""
+    tell = progress or _silent
+    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
+    report = verified(report_on_files("verify", before, after, tell), before, after, given, rtol, atol, tell)
+    return judged(report, given)
+
+
+def bench(
+    before: StrPath,
+    after: StrPath | None = None,
+    *,
+    inputs: Sequence[str | InputSpec] = (),
+    input_data: StrPath | Data | None = None,
+    seed: int = 0,
+    runtimes: Sequence[str] = RUNTIMES,
+    threads: int | None = None,
+    min_time: float = DEFAULT_MIN_TIME_S,
+    fail_on: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Times two ONNX files against each other, or one against itself. Arguments as for `convert`."""
+    tell = progress or _silent
+    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
+    options = TimingOptions(runtimes, threads, min_time)
+    report = timed(report_on_files("bench", before, after, tell), before, after, given, options, tell)
+    return judged(report, given)
+
+
+def default_output(model: StrPath) -> Path:
+    """`models/resnet.pt` → `models/resnet.folded.onnx`."""
+    path = Path(model)
+    return path.with_name(f"{path.stem or 'model'}.folded.onnx")
+
+
+def _silent(stage: str, done: float | None) -> None:
+    return None

@@ -1,0 +1,285 @@
+"""A report as text for people: rich renderables that hold from 40 columns up, on a terminal and in a pipe.
+
+Names inside a model come from whoever made it, and may hold terminal escapes, bidirectional overrides or markup: they
+reach the screen through `printable` only, and inside a `Text`, which reads no markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bnfold.bench import Timing
+from bnfold.plan import Plan, Site
+from bnfold.reasons import Reason
+from bnfold.report import Report
+from bnfold.verify import Verdict
+from bnfold.wording import printable
+
+LONGEST_NAME = 200
+
+LONGEST_SENTENCE = 1000
+
+OUTPUTS_SHOWN = 10
+
+KEPT_SHOWN = 10
+
+INDENT = 2
+
+FOLD_WIDTH = 12  # a column of names or sentences may be wrapped to this width before the table becomes a list
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: numbers stand on the right and are never cut, words may wrap."""
+
+    title: str
+    number: bool = False
+
+
+def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
+    """Prints a report, its verdict first.
+
+    Args:
+        report: What to print.
+        console: Where to; its width decides the layout.
+        verbose: Also the sites that fold, every output, and the environment.
+    """
+    console.print(headline(report))
+    if report.plan is not None:
+        _print_kept(report.plan, console, verbose)
+        if verbose:
+            _print_sites("Folded", [site for site in report.plan.sites if site.status != "kept"], console)
+            _print_sites("Other affines", report.plan.affines, console)
+    if report.operators_after is not None or verbose:
+        _print_operators(report, console)
+    if report.verification is not None:
+        _print_verification(report.verification, console, verbose)
+    if report.benchmark is not None:
+        _print_benchmark(report.benchmark, console)
+    _print_notes(report, console, verbose)
+    _print_files(report, console)
+
+
+def print_reasons(reasons: Sequence[Reason], console: Console) -> None:
+    """Prints what reason codes mean and what to do about them."""
+    for index, reason in enumerate(reasons):
+        if index:
+            console.print()
+        console.print(Text(reason.code, style="bold"))
+        _print_sentence(f"{reason.text[:1].upper()}{reason.text[1:]}.", console)
+        _print_sentence(reason.advice, console)
+
+
+def headline(report: Report) -> Text:
+    """The verdict in one line."""
+    if report.plan is not None:
+        line = _fold_headline(report.plan, "folded" if report.command == "convert" else "would fold")
+        good = report.plan.kept == 0
+    elif report.verification is not None:
+        good = report.verification.passed
+        tried = _inputs(report.verification)
+        line = f"The same function on {tried} ({report.verification.level})" if good else "Not the same function"
+    else:
+        good = True
+        rows = report.benchmark.rows if report.benchmark else ()
+        line = "; ".join(
+            f"{row.runtime}: {f'{row.before_ms:.3g} ms' if row.speedup is None else row.verdict}" for row in rows
+        )
+    if report.command == "convert" and not report.passed:
+        return Text(f"{line}: REJECTED, a check failed", style="bold red")
+    return Text(line, style="bold green" if good else "bold red" if report.plan is None else "bold yellow")
+
+
+def _fold_headline(plan: Plan, verb: str) -> str:
+    noun = "BatchNorm" if plan.batch_norms == 1 else "BatchNorms"
+    if not plan.batch_norms:
+        return f"0 {noun}: nothing to fold"
+    parts = [(plan.folded, verb), (plan.merged, "merged"), (plan.kept, "kept")]
+    said = ", ".join(f"{count} {word}" for count, word in parts if count)
+    return f"{plan.batch_norms} {noun} → {plan.kept} ({said})"
+
+
+def _print_kept(plan: Plan, console: Console, verbose: bool) -> None:
+    """The sites that stay, by reason, so that a reason is read once however often it applies."""
+    kept: dict[str, list[Site]] = {}
+    for site in plan.sites:
+        if site.status == "kept" and site.reason is not None:
+            kept.setdefault(site.reason.code, []).append(site)
+    if not kept:
+        return
+    _print_title("Kept", console)
+    for code, sites in kept.items():
+        assert sites[0].reason is not None
+        _print_sentence(f"{code}: {sites[0].reason.text}", console)
+        shown = sites if verbose else sites[:KEPT_SHOWN]
+        for site in shown:
+            console.print(Padding(Text(printable(site.name, LONGEST_NAME)), (0, 0, 0, 2 * INDENT), expand=False))
+        if len(shown) < len(sites):
+            more = Text(f"and {len(sites) - len(shown)} more (-v shows them)", style="dim")
+            console.print(Padding(more, (0, 0, 0, 2 * INDENT), expand=False))
+
+
+def _print_sites(title: str, sites: Sequence[Site], console: Console) -> None:
+    rows = [
+        (site.name, site.op, site.reason.code if site.reason else site.status, ", ".join(site.into)) for site in sites
+    ]
+    _print_table(title, [Column("name"), Column("op"), Column("fate"), Column("into")], rows, console)
+
+
+def _print_operators(report: Report, console: Console) -> None:
+    before = dict(report.operators_before)
+    if report.operators_after is None:
+        rows = [(op, str(count)) for op, count in before.items()]
+        return _print_table("Operators", [Column("op"), Column("count", True)], rows, console)
+    after = dict(report.operators_after)
+    ops = [*before, *(op for op in after if op not in before)]
+    counted = [(op, before.get(op, 0), after.get(op, 0)) for op in ops]
+    counted.append(("total", sum(before.values()), sum(after.values())))
+    rows4 = [(op, str(old), str(new), f"{new - old:+d}" if new != old else "") for op, old, new in counted]
+    columns = [Column("op"), Column("before", True), Column("after", True), Column("change", True)]
+    return _print_table("Operators", columns, rows4, console)
+
+
+def _print_verification(verdict: Verdict, console: Console, verbose: bool) -> None:
+    worst = max((output.rel for output in verdict.outputs if output.rel is not None), default=None)
+    state, style = ("passed", "green") if verdict.passed else ("FAILED", "red")
+    largest = "" if worst is None else f": within {worst:.2g} of the output scale"
+    console.print()
+    console.print(
+        Text.assemble(("Verification ", "bold"), (state, style), f" ({verdict.level}, {_inputs(verdict)}){largest}")
+    )
+    for sentence in verdict.failures:
+        _print_sentence(sentence, console, "red")
+    for sentence in verdict.notes:
+        _print_sentence(sentence, console)
+    if len(verdict.outputs) < 2 and not verbose:
+        return
+    shown = sorted(verdict.outputs, key=lambda output: -(output.rel if output.rel is not None else float("inf")))
+    shown = shown if verbose else shown[:OUTPUTS_SHOWN]
+    title = (
+        f"Outputs (the worst {len(shown)} of {len(verdict.outputs)})"
+        if len(shown) < len(verdict.outputs)
+        else "Outputs"
+    )
+    rows = [(output.name, _float(output.max_abs), _float(output.rel)) for output in shown]
+    _print_table(title, [Column("output"), Column("max |Δ|", True), Column("of scale", True)], rows, console)
+
+
+def _print_benchmark(timing: Timing, console: Console) -> None:
+    single = all(row.after_ms is None for row in timing.rows)
+    columns = [Column("runtime"), Column("before", True)]
+    if not single:
+        columns += [Column("after", True), Column("speed-up", True), Column("95 % interval", True)]
+    columns.append(Column("control", True))
+    rows = []
+    for row in timing.rows:
+        cells = [row.runtime, f"{row.before_ms:.3g} ms"]
+        if not single:
+            cells += [f"{_float(row.after_ms)} ms", f"{_float(row.speedup, 4)}×", _interval(row.low, row.high)]
+        rows.append([*cells, _interval(row.control_low, row.control_high)])
+    threads = timing.rows[0].threads if timing.rows else 0
+    title = f"Latency at batch {timing.batch} on {threads} thread{'' if threads == 1 else 's'}"
+    _print_table(title, columns, rows, console)
+    for row in timing.rows if not single else ():
+        _print_sentence(f"{row.runtime}: {row.verdict}", console)
+    _print_sentence("control: the model before against itself", console, "dim")
+
+
+def _print_notes(report: Report, console: Console, verbose: bool) -> None:
+    notes = [*report.notes]
+    if verbose:
+        notes += [f"{key}: {value}" for key, value in report.environment.items() if not isinstance(value, dict)]
+        packages = report.environment.get("packages", {})
+        notes.append(", ".join(f"{name} {number}" for name, number in packages.items() if number))
+    if notes:
+        _print_title("Notes", console)
+    for note in notes:
+        _print_sentence(note, console)
+
+
+def _print_files(report: Report, console: Console) -> None:
+    if report.command == "verify" or report.bytes_after is None:
+        return
+    console.print()
+    if report.bytes_before is not None:
+        console.print(Text(f"Size {_size(report.bytes_before)} → {_size(report.bytes_after)}"))
+    if report.output is not None:
+        console.print(Text(f"Written to {printable(report.output.path)}", style="bold"))
+    if report.rejected is not None:
+        console.print(Text(f"Not written; left as {printable(report.rejected)}", style="bold red"))
+
+
+def _print_sentence(sentence: str, console: Console, style: str = "") -> None:
+    text = Text(printable(sentence, LONGEST_SENTENCE), style=style)
+    console.print(Padding(text, (0, 0, 0, INDENT), expand=False))
+
+
+def _print_title(title: str, console: Console) -> None:
+    console.print()
+    console.print(Text(title, style="bold"))
+
+
+def _print_table(title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], console: Console) -> None:
+    """A titled table; where it does not fit the width, one `column  value` line per cell."""
+    if not rows:
+        return
+    cells = [[printable(cell, LONGEST_NAME) for cell in row] for row in rows]
+    _print_title(title, console)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    if _narrowest(columns, cells) <= console.width - INDENT:
+        for column in columns:
+            table.add_column(
+                Text(column.title),
+                justify="right" if column.number else "left",
+                no_wrap=column.number,
+                overflow="fold",
+            )
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+    else:
+        table.show_header = False
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column(overflow="fold")
+        for index, row in enumerate(cells):
+            for column, cell in zip(columns, row, strict=True):
+                if cell:
+                    table.add_row(Text(column.title), Text(cell))
+            if index < len(cells) - 1:
+                table.add_row("", "")
+    console.print(Padding(table, (0, 0, 0, INDENT), expand=False))
+
+
+def _narrowest(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    total = 0
+    for index, column in enumerate(columns):
+        widest = max(cell_len(text) for text in [column.title, *(row[index] for row in rows)])
+        total += (widest if column.number else min(widest, FOLD_WIDTH)) + 2
+    return total - 2
+
+
+def _inputs(verdict: Verdict) -> str:
+    return f"{verdict.inputs} input{'' if verdict.inputs == 1 else 's'}"
+
+
+def _float(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low:.3f}–{high:.3f}"
+
+
+def _size(count: int) -> str:
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"

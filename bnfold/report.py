@@ -1,0 +1,174 @@
+"""What a command found out, as data: the one value behind the text on the terminal and the JSON of `--json`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnfold.bench import Timing
+from bnfold.plan import Plan
+from bnfold.verify import Verdict
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+SCHEMA = 1
+
+PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file a report speaks of.
+
+    Attributes:
+        path: As the user wrote it.
+        sha256: Of its bytes.
+        format: `"onnx"`, `"state-dict"`, `"safetensors"`, `"module"`, `"torchscript"` or `"pt2"`.
+    """
+
+    path: str
+    sha256: str
+    format: str = "onnx"
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> FileInfo:
+        """An ONNX file as it lies on the disk."""
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return cls(os.fspath(path), digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a command found out. What a command does not do is None.
+
+    Attributes:
+        command: `"convert"`, `"inspect"`, `"verify"` or `"bench"`.
+        source: The model that came in.
+        output: The model that was written, or (verify, bench) the second model.
+        plan: Every BatchNorm and what becomes of it.
+        operators_before: Nodes by operator in the unfolded graph.
+        operators_after: Nodes by operator in the folded graph.
+        bytes_before: Size of the unfolded ONNX model, with its external data.
+        bytes_after: Size of the folded ONNX model, with its external data.
+        verification: Whether both are the same function.
+        benchmark: What they cost.
+        rejected: Where the folded model was left because a check did not pass.
+        failures: The checks that did not pass, in words.
+        notes: What to know besides, one sentence each.
+        environment: Versions and machine.
+    """
+
+    command: str
+    source: FileInfo
+    output: FileInfo | None = None
+    plan: Plan | None = None
+    operators_before: Mapping[str, int] = field(default_factory=dict)
+    operators_after: Mapping[str, int] | None = None
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    verification: Verdict | None = None
+    benchmark: Timing | None = None
+    rejected: str | None = None
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=lambda: environment())
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check that ran passed."""
+        return not self.failures and (self.verification is None or self.verification.passed)
+
+    def counts(self) -> dict[str, int | None]:
+        """The `counts` of the JSON; what the command does not determine is None."""
+        planned = dict.fromkeys(("folded", "merged", "kept", "affines", "affines_folded"))
+        after = self.operators_after
+        return {
+            "batch_norms": self.operators_before.get("BatchNormalization", 0),
+            **(planned if self.plan is None else self.plan.to_dict()["counts"]),
+            "nodes_before": sum(self.operators_before.values()),
+            "nodes_after": None if after is None else sum(after.values()),
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as `--json` prints it (schema 1)."""
+        source, output = self.source, self.output
+        return {
+            "schema": SCHEMA,
+            "bnfold": version(),
+            "source": {"path": source.path, "format": source.format, "sha256": source.sha256},
+            "output": None if output is None else {"path": output.path, "sha256": output.sha256},
+            "counts": self.counts(),
+            "sites": [] if self.plan is None else self.plan.to_dict()["sites"],
+            "verification": None if self.verification is None else self.verification.to_dict(),
+            "benchmark": None if self.benchmark is None else self.benchmark.to_dict(),
+            "environment": dict(self.environment),
+        }
+
+
+def stored_bytes(model: onnx_ir.Model, path: str | os.PathLike[str] | None) -> int | None:
+    """Size of a model as a file, with its external data.
+
+    Args:
+        model: The model.
+        path: Where it is stored; None for a model that is in no file, whose size is that of the file it would be.
+
+    Returns:
+        Bytes; None for a model in no file that is too large to be one.
+    """
+    import onnx_ir
+
+    from bnfold.onnxfile import external_tensors
+
+    if path is None:
+        try:
+            return int(onnx_ir.to_proto(model).ByteSize())
+        except ValueError:  # protobuf, beyond 2 GiB
+            return None
+    data_files = {os.path.realpath(tensor.path) for tensor in external_tensors(model)}
+    return os.stat(path).st_size + sum(os.stat(data_file).st_size for data_file in data_files)
+
+
+def version() -> str:
+    """The version of bnfold; `"unknown"` when it runs from a source tree that is not installed."""
+    try:
+        return metadata.version("bnfold")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def environment() -> dict[str, Any]:
+    """What a number in the report depends on besides the model; imports none of the packages it names."""
+    packages: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "packages": packages,
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

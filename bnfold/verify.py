@@ -1,0 +1,259 @@
+"""Is one model the same function as another? The quick check: both run as written on a few seeded inputs.
+
+A model is run from its file where it has one, so what is judged is what was written, not what was meant. Both sides run
+with every runtime optimisation off: onnxruntime folds a Conv and its BatchNorm while loading, and a wrong fold would
+then be compared with a right one, or a right one with itself.
+
+The check can only fail honestly: what the caller could notice besides the numbers (the names, count, order, dtypes and
+shapes of inputs and outputs) is compared first, and no tolerance excuses it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.compare import EXACT, Difference, check_tolerance, difference, tolerance_for
+from bnfold.errors import BnfoldError, UnsupportedError
+from bnfold.feeds import InputSpec, make_feeds, model_inputs
+from bnfold.runners import Inputs, OrtRunner, as_ir, named_inputs, runnable
+
+DYNAMIC_TRIALS = ((1, 0), (3, 1), (1, 2), (3, 3))  # batch size, what is added to the seed
+FIXED_TRIALS = ((1, 0), (1, 1), (1, 2))
+
+
+@dataclass(frozen=True)
+class OutputCheck:
+    """One output over every input tried.
+
+    Attributes:
+        name: The output's name.
+        max_abs: The largest |before − after|; None where they could not be compared.
+        rel: The same as a part of the output's scale.
+        error_before: Distance of the unfolded model from float64; None at the quick level.
+        error_after: Distance of the folded model from float64; None at the quick level.
+        ratio: `error_after / error_before`; None at the quick level.
+    """
+
+    name: str
+    max_abs: float | None
+    rel: float | None
+    error_before: float | None = None
+    error_after: float | None = None
+    ratio: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The output as it stands in `--json`; a number that is not finite is null."""
+        numbers = {
+            "max_abs": self.max_abs,
+            "rel": self.rel,
+            "error_before": self.error_before,
+            "error_after": self.error_after,
+            "ratio": self.ratio,
+        }
+        finite = {key: value if value is None or math.isfinite(value) else None for key, value in numbers.items()}
+        return {"name": self.name, **finite}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether two models are the same function, as far as was tried.
+
+    Attributes:
+        passed: Whether nothing spoke against it; also what `bool(verdict)` says.
+        level: How it was checked: `"quick"`.
+        inputs: Number of inputs both models ran on.
+        outputs: One entry per output of the model before.
+        failures: Why it did not pass, in words.
+        notes: What to know about the check besides.
+    """
+
+    passed: bool
+    level: str
+    inputs: int
+    outputs: tuple[OutputCheck, ...] = ()
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as it stands in `--json`."""
+        return {
+            "passed": self.passed,
+            "level": self.level,
+            "inputs": self.inputs,
+            "outputs": [output.to_dict() for output in self.outputs],
+            "failures": list(self.failures),
+            "notes": list(self.notes),
+        }
+
+
+def verify(
+    before: object,
+    after: object,
+    inputs: Inputs | None = None,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    seed: int = 0,
+    specs: Sequence[InputSpec] = (),
+    progress: Callable[[float], None] | None = None,
+) -> Verdict:
+    """Compares two models, whoever made the second.
+
+    Args:
+        before: The path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`.
+        after: The same.
+        inputs: Arrays to run both on, by name or in the model's order; None draws seeded ones, at batch 1 and 3 where
+            the batch is dynamic.
+        rtol: Largest error as a part of the output's scale; None takes the dtype's own (`compare.TOLERANCES`).
+        atol: What is allowed on top of it; None as above.
+        seed: Of the drawn inputs.
+        specs: Shapes and dtypes of the drawn inputs, where the model leaves them open.
+        progress: Called with the part done, 0 to 1.
+
+    Raises:
+        UnsupportedError: The model before cannot be run here, so there is nothing to compare with.
+        UsageError: The inputs do not fit the model before, or a tolerance is negative.
+    """
+    check_tolerance("rtol", rtol)
+    check_tolerance("atol", atol)
+    declared = as_ir(before)
+    as_ir(after)
+    with ExitStack() as stack:
+        before_file = stack.enter_context(runnable(before))
+        after_file = stack.enter_context(runnable(after))
+        runner = OrtRunner(before_file, optimize=False, label="the model before")
+        try:
+            other = OrtRunner(after_file, optimize=False, label="the model after")
+        except UnsupportedError as error:
+            return _failed(error.what)
+        failures = interface_differences(runner, other)
+        if failures:
+            return _failed(*failures)
+        return _run(runner, other, _trials(declared, runner, inputs, seed, specs), rtol, atol, progress)
+
+
+def interface_differences(before: OrtRunner, after: OrtRunner) -> tuple[str, ...]:
+    """What a caller of the two models would notice before running them, one sentence each."""
+    found: list[str] = []
+    for kind, ours, theirs in (
+        ("input", before.inputs, after.inputs),
+        ("output", before.outputs, after.outputs),
+    ):
+        missing = [name for name in ours if name not in theirs]
+        added = [name for name in theirs if name not in ours]
+        found += [f"{kind} {name!r} is missing after" for name in missing]
+        found += [f"{kind} {name!r} is new after" for name in added]
+        if not missing and not added and list(ours) != list(theirs):
+            found.append(f"the {kind}s are in the order {list(ours)} before and {list(theirs)} after")
+        for name in ours:
+            if name in theirs and (problem := _declared_problem(ours[name], theirs[name], pinned=kind == "input")):
+                found.append(f"{kind} {name!r}: {problem}")
+    return tuple(found)
+
+
+def _declared_problem(
+    before: tuple[str, tuple[int | None, ...] | None], after: tuple[str, tuple[int | None, ...] | None], *, pinned: bool
+) -> str:
+    """Why two declarations disagree; with `pinned`, also where a dynamic dimension has become a fixed one."""
+    if before[0] != after[0]:
+        return f"its type is {before[0]} before and {after[0]} after"
+    if before[1] is None or after[1] is None:
+        return ""
+    shapes = f"its shape is {_shape(before[1])} before and {_shape(after[1])} after"
+    if len(before[1]) != len(after[1]):
+        return shapes
+    for one, other in zip(before[1], after[1], strict=True):
+        if other is not None and one != other and (one is not None or pinned):
+            return shapes
+    return ""
+
+
+def _trials(
+    declared: Any, runner: OrtRunner, inputs: Inputs | None, seed: int, specs: Sequence[InputSpec]
+) -> list[Callable[[], dict[str, NDArray[Any]]]]:
+    """One function per input to try; each builds its feeds when called, so that only one set is in memory."""
+    if inputs is not None:
+        given = named_inputs(inputs, runner.input_names)
+        return [lambda: make_feeds(declared, batch=1, seed=seed, specs=specs, data=given)]
+    dynamic = any(decl.shape and decl.shape[0] is None for decl in model_inputs(declared))
+
+    def draw(batch: int, offset: int) -> dict[str, NDArray[Any]]:
+        return make_feeds(declared, batch=batch, seed=seed + offset, specs=specs)
+
+    plan = DYNAMIC_TRIALS if dynamic else FIXED_TRIALS
+    return [lambda batch=batch, offset=offset: draw(batch, offset) for batch, offset in plan]  # type: ignore[misc]
+
+
+def _run(
+    before: OrtRunner,
+    after: OrtRunner,
+    trials: Sequence[Callable[[], dict[str, NDArray[Any]]]],
+    rtol: float | None,
+    atol: float | None,
+    progress: Callable[[float], None] | None,
+) -> Verdict:
+    differences: dict[str, Difference] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
+    tried = 0
+    for feeds in _reported(trials, progress):
+        expected = before.run(feeds)
+        try:
+            got = after.run(feeds)
+        except BnfoldError as error:
+            return _failed(f"{error.what}, where the model before does", inputs=tried)
+        if list(expected) != list(got):
+            return _failed(f"the outputs are {list(expected)} before and {list(got)} after", inputs=tried)
+        tried += 1
+        for name, array in expected.items():
+            found = difference(array, got[name])
+            differences[name] = differences[name].merge(found) if name in differences else found
+            dtypes.setdefault(name, array.dtype)
+    outputs, failures, notes = [], [], []
+    for name, found in differences.items():
+        tolerance = tolerance_for(dtypes[name], rtol, atol)
+        outputs.append(OutputCheck(name, found.max_abs, found.rel))
+        if found.problem:
+            failures.append(f"output {name!r}: {found.problem}")
+        elif not found.within(tolerance):
+            allowed = tolerance.atol + tolerance.rtol * found.scale
+            failures.append(
+                f"output {name!r}: the largest difference is {found.max_abs:.3g}, allowed is {allowed:.3g} "
+                f"(rtol {tolerance.rtol:g} of the output scale {found.scale:.3g}, atol {tolerance.atol:g})"
+            )
+        elif found.non_finite:
+            total = found.non_finite + found.compared
+            notes.append(f"output {name!r}: {found.non_finite} of {total} values are the same NaN or infinity in both")
+        elif not found.compared:
+            notes.append(f"output {name!r} is empty: there was nothing to compare")
+        if tolerance is EXACT and not found.problem:
+            notes.append(f"output {name!r} ({dtypes[name]}) was compared exactly")
+    return Verdict(not failures, "quick", tried, tuple(outputs), tuple(failures), tuple(notes))
+
+
+def _reported(
+    trials: Sequence[Callable[[], dict[str, NDArray[Any]]]], progress: Callable[[float], None] | None
+) -> Iterator[dict[str, NDArray[Any]]]:
+    for index, trial in enumerate(trials):
+        if progress:
+            progress(index / len(trials))
+        yield trial()
+    if progress:
+        progress(1.0)
+
+
+def _failed(*failures: str, inputs: int = 0) -> Verdict:
+    return Verdict(False, "quick", inputs, failures=failures)
+
+
+def _shape(dims: Sequence[int | None]) -> str:
+    return "×".join("?" if dim is None else str(dim) for dim in dims) or "a scalar"

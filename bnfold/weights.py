@@ -1,0 +1,144 @@
+"""Puts a checkpoint's weights into a network: every weight must be there, and fit.
+
+Training scripts wrap state dicts (`{"model": ..., "epoch": 3}`) and their keys: `module.` by DataParallel, `_orig_mod.`
+by torch.compile, also in the middle of a key where a submodule was wrapped. A key that the network has as it stands is
+never rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bnfold.errors import InputError, UnsupportedError
+from bnfold.wording import listed, printable
+
+if TYPE_CHECKING:
+    import torch
+
+WRAPPERS = ("model", "state_dict", "model_state_dict", "ema", "model_ema", "state_dict_ema", "net")
+PREFIXES = ("module", "_orig_mod")
+
+
+def unwrap(content: object, path: str) -> tuple[object, tuple[str, ...]]:
+    """The state dict (or the pickled module) inside what a checkpoint holds, and notes on how it was found.
+
+    Raises:
+        UnsupportedError: It holds neither.
+    """
+    import torch
+
+    notes: list[str] = []
+    while isinstance(content, Mapping):
+        wrappers = [key for key in WRAPPERS if isinstance(content.get(key), (Mapping, torch.nn.Module))]
+        if not wrappers:
+            break
+        others = f" (it also holds {listed(wrappers[1:])})" if wrappers[1:] else ""
+        notes.append(f"took '{wrappers[0]}' of the checkpoint{others}")
+        content = content[wrappers[0]]
+    if isinstance(content, torch.nn.Module):
+        return content, tuple(notes)
+    if not isinstance(content, Mapping):
+        raise UnsupportedError(
+            f"{path} holds an object of type {type(content).__name__}, neither a state dict nor a module",
+            "Save model.state_dict() and pass --arch.",
+        )
+    if not any(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UnsupportedError(
+            f"{path} holds no weights; its keys are {listed(content) or 'none'}",
+            f"Put the state dict at the top, or under one of: {', '.join(WRAPPERS)}.",
+        )
+    return content, tuple(notes)
+
+
+def fill(module: torch.nn.Module, state: Mapping[str, Any], path: str, arch: str) -> tuple[str, ...]:
+    """Loads a state dict into a network that was built for it, in place.
+
+    Returns:
+        Notes: how many keys matched, were missing and unexpected, and which dtypes were converted.
+
+    Raises:
+        InputError: Nothing matches, a weight is missing, or a shape disagrees.
+    """
+    import torch
+
+    wanted = module.state_dict(keep_vars=True)
+    matched, unexpected = _match(state, wanted, path)
+    shared = {id(wanted[key]) for key in matched}
+    missing = [
+        key
+        for key, value in wanted.items()
+        if key not in matched and id(value) not in shared and not key.endswith("num_batches_tracked")
+    ]
+    counts = f"{len(matched)} matched, {len(missing)} missing, {len(unexpected)} unexpected"
+    if not matched:
+        raise InputError(
+            f"no key of {path} is one of {arch}: the file has {listed(unexpected)}, the network {listed(wanted)}",
+            "Pass the --arch this checkpoint was trained with.",
+        )
+    if missing:
+        raise InputError(
+            f"{path} lacks {len(missing)} of the weights of {arch}: {listed(missing)} ({counts})",
+            "Pass a complete checkpoint, or the --arch and --arch-arg it was trained with.",
+        )
+    for key, value in matched.items():
+        lazy = isinstance(wanted[key], (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
+        if isinstance(value, torch.Tensor) and not lazy and _kind(value) != _kind(wanted[key]):
+            raise InputError(
+                f"'{printable(key)}' is {_kind(value)} in {path} and {_kind(wanted[key])} in {arch}",
+                "Pass the --arch and --arch-arg this checkpoint was trained with.",
+            )
+    converted = sorted({pair for key, value in matched.items() if (pair := _conversion(value, wanted[key]))})
+    try:
+        module.load_state_dict(matched, strict=False, assign=any(value.is_meta for value in wanted.values()))
+    except Exception as error:  # a module's own _load_from_state_dict may raise anything
+        raise InputError(
+            f"{path} does not load into {arch}: {printable(str(error).splitlines()[-1].strip(), 300)}",
+            "Pass the --arch this checkpoint was trained with.",
+        ) from error
+    return f"state dict: {counts}", *(f"weights stored as {have} are used as {use}" for have, use in converted)
+
+
+def _match(state: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
+    """The checkpoint's values by the network's keys, and the keys the network does not have."""
+    matched: dict[str, Any] = {}
+    source: dict[str, str] = {}
+    unexpected = []
+    for key, value in state.items():
+        name = next((name for name in _spellings(str(key)) if name in wanted), None)
+        if name is None:
+            unexpected.append(str(key))
+            continue
+        if name in matched:
+            raise InputError(
+                f"{path} holds '{printable(name)}' twice: as '{printable(source[name])}' and as '{printable(key)}'",
+                "Save only one of the two.",
+            )
+        matched[name], source[name] = value, str(key)
+    return matched, unexpected
+
+
+def _spellings(key: str) -> Iterator[str]:
+    """The key as it stands, without each of its leading prefixes, without any of them anywhere."""
+    yield key
+    parts = key.split(".")
+    while parts[0] in PREFIXES:
+        parts = parts[1:]
+        if not parts:
+            return
+        yield ".".join(parts)
+    yield ".".join(part for part in parts if part not in PREFIXES)
+
+
+def _conversion(value: object, wanted: torch.Tensor) -> tuple[str, str] | None:
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.dtype == wanted.dtype:
+        return None
+    return str(value.dtype).removeprefix("torch."), str(wanted.dtype).removeprefix("torch.")
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    """What must agree: the shape, and whether the numbers are real; the width of a float may differ."""
+    shape = "x".join(map(str, tensor.shape)) or "a scalar"
+    return shape if tensor.is_floating_point() else f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
