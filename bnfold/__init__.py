@@ -5,7 +5,9 @@ Importing this package loads neither torch nor onnxruntime; what needs them is i
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import (
@@ -73,9 +75,20 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'bnfold' has no attribute {name!r}")
     value = getattr(import_module(f"bnfold.{_LAZY[name]}"), name)
-    globals()[name] = value  # so that `bnfold.verify` is the function from now on, not the module of that name
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
+
+
+class _Package(ModuleType):
+    """A package whose functions `verify` and `bench` are not hidden when the submodules of those names are imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _LAZY and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

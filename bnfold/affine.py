@@ -5,9 +5,9 @@ A tensor `X` of the original model is stored in the rewritten model as `X'`, per
     X = S ⊙ X' + T        what a reader of X' must know   (scale S, shift T)
     X' = R ⊙ X + U        what a writer of X' must know   (R = 1 / S, U = −T / S)
 
-Both maps are kept, because with a gamma of 0 only one of them exists: a channel that is the constant `T` has `S = 0` and
-can be read but not written; the output of a convolution that is read through a single gamma of 0 has `R = 0` and can be
-written but not read. A linear operator `y = W·x + b` between two units becomes
+Both maps are kept, because with a gamma of 0 only one of them exists: a channel that is the constant `T` has `S = 0`
+and can be read but not written; the output of a convolution that is read through a single gamma of 0 has `R = 0` and
+can be written but not read. A linear operator `y = W·x + b` between two units becomes
 
     W' = R_y ⊙ W ⊙ S_x        b' = R_y ⊙ (b + W·T_x) + U_y
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,17 +41,17 @@ class Affine:
 
 
 def batch_norm_affine(
-    gamma: NDArray[np.generic],
-    beta: NDArray[np.generic],
-    running_mean: NDArray[np.generic],
-    running_var: NDArray[np.generic],
+    gamma: NDArray[Any],
+    beta: NDArray[Any],
+    running_mean: NDArray[Any],
+    running_var: NDArray[Any],
     eps: float,
     precision: int = 24,
 ) -> Affine:
     """The map that BatchNorm is at inference (Ioffe & Szegedy 2015, algorithm 2).
 
-    A channel whose gamma is so small that `s·x + t` rounds to beta for every x within 1,000 standard deviations of the mean
-    is the constant beta: its scale is 0.
+    A channel whose gamma is so small that `s·x + t` rounds to beta for every x within 1,000 standard deviations of the
+    mean is the constant beta: its scale is 0.
 
     Args:
         gamma: float[C], the learned scale.
@@ -116,7 +117,7 @@ class Kernel:
         gain: A factor that multiplies `W·x` but not the bias (Gemm's alpha).
     """
 
-    weight: Callable[[], NDArray[np.generic]]
+    weight: Callable[[], NDArray[Any]]
     shape: tuple[int, ...]
     out_axis: int
     in_axis: int
@@ -135,15 +136,17 @@ class Kernel:
         """Number of output channels over all groups."""
         return self.shape[self.out_axis] * (self.groups if self.groups_on_input else 1)
 
-    def grouped(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    def grouped(self, array: NDArray[Any]) -> NDArray[Any]:
         """`array` (of the stored shape) seen as `[groups, out/groups, in/groups, *taps]`, without a copy."""
         moved = np.moveaxis(array, (self.out_axis, self.in_axis), (0, 1))
         out, inner, taps = moved.shape[0], moved.shape[1], moved.shape[2:]
         if self.groups_on_input:
-            return moved.reshape(out, self.groups, inner // self.groups, *taps).swapaxes(0, 1)
-        return moved.reshape(self.groups, out // self.groups, inner, *taps)
+            moved = moved.reshape(out, self.groups, inner // self.groups, *taps).swapaxes(0, 1)
+        else:
+            moved = moved.reshape(self.groups, out // self.groups, inner, *taps)
+        return moved
 
-    def response(self, weight: NDArray[np.generic], image: Array) -> Array:
+    def response(self, weight: NDArray[Any], image: Array) -> Array:
         """What an inner output position reads from a constant image, the bias left out.
 
         Args:
@@ -158,15 +161,16 @@ class Kernel:
             grouped = grouped[(slice(None),) * 3 + np.ix_(*self.reference)]
         live = image.reshape(self.groups, -1)
         taps = grouped.sum(axis=tuple(range(3, grouped.ndim)), dtype=np.float64)
-        return self.gain * np.einsum("goi,gi->go", taps, live).reshape(-1)
+        response: Array = self.gain * np.einsum("goi,gi->go", taps, live).reshape(-1)
+        return response
 
 
-def widen(array: NDArray[np.generic]) -> Array:
+def widen(array: NDArray[Any]) -> Array:
     """Any float array as float64, flat."""
     return np.asarray(array).astype(np.float64).reshape(-1)
 
 
-def round_once(array: Array, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+def round_once(array: Array, dtype: np.dtype[np.generic]) -> NDArray[Any]:
     """Round a float64 array to a stored dtype, to nearest, ties to even, once.
 
     Two-byte floats that NumPy does not know (bfloat16) are reached by their own library through float32, which would
@@ -191,7 +195,7 @@ def rewrite(
     bias: Array | None,
     reader: Unit,
     writer: Unit,
-) -> tuple[NDArray[np.generic], Array]:
+) -> tuple[NDArray[Any], Array]:
     """The weight and bias of a linear operator between new units.
 
     Args:
@@ -218,7 +222,7 @@ def rewrite(
     return round_once(kernel_layout(kernel, grouped), weight.dtype), shift
 
 
-def kernel_layout(kernel: Kernel, grouped: NDArray[np.generic]) -> NDArray[np.generic]:
+def kernel_layout(kernel: Kernel, grouped: NDArray[Any]) -> NDArray[Any]:
     """The inverse of `Kernel.grouped`: back to the stored shape."""
     taps = grouped.shape[3:]
     if kernel.groups_on_input:

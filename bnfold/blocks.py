@@ -1,10 +1,11 @@
 """Cells in blocks: runs of channels that every operator carries together, so that the solver works on vectors.
 
-Most tensors are one block: everything that touches them touches all of their channels in order. Where Concat, Split, Slice,
-a shuffle or a broadcast cut them, cells are grouped by *lane*. A lane is a set of cells linked by equations (one channel of
-a residual stream, say); two lanes with the same equations, operator by operator, belong to one family. In a family the
-lanes are numbered, and the cells that stand at the same place of every lane form a block, aligned by that number.
-So any permutation of channels becomes an alignment, and only cells that are tangled with themselves end up alone.
+Most tensors are one block: everything that touches them touches all of their channels in order. Where Concat, Split,
+Slice, a shuffle or a broadcast cut them, cells are grouped by *lane*. A lane is a set of cells linked by equations (one
+channel of a residual stream, say); two lanes with the same equations, operator by operator, belong to one family. In a
+family the lanes are numbered, and the cells that stand at the same place of every lane form a block, aligned by that
+number. So any permutation of channels becomes an alignment, and only cells that are tangled with themselves end up
+alone.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Blocks:
 
     @staticmethod
     def _repeats(index: NDArray[np.int64], size: int) -> Iterable[NDArray[np.int64]]:
-        """An equation may hold several times between the same blocks (two weights on one cell): split it into rounds."""
+        """An equation may hold several times between the same blocks: split it into rounds."""
         if size == 0 or len(index) == size:
             return [index]
         assert len(index) % size == 0, "every lane of a block takes part equally often"
@@ -137,7 +138,7 @@ class Blocks:
             if mixed is None and all(r is not None for r in runs):
                 linked = [r for r in runs if r is not None and r >= 0]
             else:
-                touched = np.concatenate([a for a in arrays])
+                touched = np.concatenate(list(arrays))
                 touched = touched[touched >= GROUND]
                 linked = np.unique(np.searchsorted(self._starts, touched, side="right") - 1).tolist()
                 for run in linked:

@@ -1,9 +1,9 @@
 """Where a change of units would cost precision or range, the affine behind it stays.
 
-A shift of `T` on a tensor with standard deviation σ costs about `log2(1 + |T|/σ)` bits of every value stored there. It is
-judged with BatchNorm's own statistics: its input has `σ = sqrt(running_var + eps)`, its output `|gamma|`. Only tensors that
-something other than a vanished affine still reads are judged: behind `Conv → BN` the convolution now computes what the
-BatchNorm computed, so its own old unit is nobody's concern.
+A shift of `T` on a tensor with standard deviation σ costs about `log2(1 + |T|/σ)` bits of every value stored there. It
+is judged with BatchNorm's own statistics: its input has `σ = sqrt(running_var + eps)`, its output `|gamma|`. Only
+tensors that something other than a vanished affine still reads are judged: behind `Conv → BN` the convolution now
+computes what the BatchNorm computed, so its own old unit is nobody's concern.
 
 A third of the significand may be spent: `|T|/σ ≤ 2^(bits/3)`, which is 256 in float32.
 """
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.affine import Array, rewrite
+from bnfold.affine import rewrite
 from bnfold.graph import Graph, Linear
 from bnfold.layout import Cells
 from bnfold.reasons import Reason
 from bnfold.solver import Solution
 from bnfold.system import GROUND, Candidate, System
+from bnfold.window import Mask
 
 SAFE_GAIN = 2.0**40  # weights of any trained float32 model times this are still finite
 
@@ -40,7 +41,7 @@ def worst_site(system: System, solution: Solution, graph: Graph) -> tuple[str, R
     return None if worst is None else (worst, Reason.ILL_CONDITIONED)
 
 
-def _cost(candidate: Candidate, solution: Solution, read: Array) -> float:
+def _cost(candidate: Candidate, solution: Solution, read: Mask) -> float:
     """The largest `|T|/σ` on the two sides of an affine, over the channels that are still read."""
     assert candidate.spread is not None
     result = 0.0
@@ -67,7 +68,10 @@ def _overflow(system: System, solution: Solution, graph: Graph) -> str | None:
             continue
         weight, bias = rewrite(op.kernel, None, reader, writer)
         with np.errstate(over="ignore"):
-            finite = np.isfinite(weight.astype(np.float64)).all() and np.isfinite(bias.astype(weight.dtype).astype(np.float64)).all()
+            finite = (
+                np.isfinite(weight.astype(np.float64)).all()
+                and np.isfinite(bias.astype(weight.dtype).astype(np.float64)).all()
+            )
         if not finite:
             name = _nearest(system, solution, system.views[op.name])
             if name is not None:

@@ -1,7 +1,7 @@
 """What gains nothing stays untouched.
 
-A BatchNorm is worth removing even if a multiplication nearby becomes a multiplication and an addition. Other affines are
-removed to save operators, so where taking them out makes their neighbours grow by as many, they stay as they are.
+A BatchNorm is worth removing even if a multiplication nearby becomes a multiplication and an addition. Other affines
+are removed to save operators, so where taking them out makes their neighbours grow by as many, they stay as they are.
 """
 
 from __future__ import annotations

@@ -51,9 +51,11 @@ def fold(model: Any, example_inputs: Any = None) -> Folded:
     if _comes_from_torch(model):
         raise UnsupportedError(
             f"bnfold.fold cannot take a {kind} yet",
-            "Export it with bnfold.convert(...), or with torch.onnx.export(..., dynamo=True, optimize=False), and fold that.",
+            "Export it with bnfold.convert(...) or torch.onnx.export(..., dynamo=True, optimize=False), and fold that.",
         )
-    raise UsageError(f"bnfold.fold takes an onnx.ModelProto or an onnx_ir.Model, not a {kind}", "Pass the model itself.")
+    raise UsageError(
+        f"bnfold.fold takes an onnx.ModelProto or an onnx_ir.Model, not a {kind}", "Pass the model itself."
+    )
 
 
 def _comes_from_torch(model: Any) -> bool:

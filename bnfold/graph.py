@@ -1,14 +1,16 @@
 """The graph the solver sees: a list of operators of a dozen kinds, in topological order.
 
-BatchNorm does not exist here: it, and Mul, Add, Sub and Div by per-channel constants, are all `Affine`; Conv, ConvTranspose,
-Gemm and MatMul by a constant are all `Linear`. A front end translates native operators into these kinds and later reads
-from the solution which units each native operator got. A value is any hashable key that is unique in the front end.
+BatchNorm does not exist here: it, and Mul, Add, Sub and Div by per-channel constants, are all `Affine`; Conv,
+ConvTranspose, Gemm and MatMul by a constant are all `Linear`. A front end translates native operators into these kinds
+and later reads from the solution which units each native operator got. A value is any hashable key that is unique in
+the front end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +116,7 @@ class Offset(Op):
     x: Value
     y: Value
     sign: float
-    constant: NDArray[np.generic]
+    constant: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Select(Op):
 
     xs: tuple[Value, ...]
     y: Value
-    constants: tuple[NDArray[np.generic], ...] = ()
+    constants: tuple[NDArray[Any], ...] = ()
     positive: bool = True
 
 
@@ -256,12 +258,12 @@ class Concat(Op):
     xs: tuple[Value | None, ...]
     y: Value
     axis: int
-    constants: dict[int, NDArray[np.generic]] = field(default_factory=dict)
+    constants: dict[int, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Take(Op):
-    """Some elements along one axis: Slice, Split, Gather with constant indices. `index` is None when it is not known."""
+    """Some elements along one axis: Slice, Split, Gather. `index` is None when it is not known."""
 
     x: Value
     y: Value

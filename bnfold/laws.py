@@ -424,8 +424,10 @@ class Laws:
                 parts.append(channels_on(made, constant.shape, op.axis))
                 continue
             tensor = self.tensor(x)
-            parts.append(full_axis(tensor if tensor.rank else uniform(int(tensor.cells), self.shape(op.y)), op.axis, size))
-        others = [tidy(p.cells.take(0, axis=p.dims_of(op.axis).start), _with_axis(p.axes, op.axis, 1)) for p in parts]
+            parts.append(
+                full_axis(tensor if tensor.rank else uniform(int(tensor.cells), self.shape(op.y)), op.axis, size)
+            )
+        others = [_first_along(p, op.axis) for p in parts]
         shape = tuple(1 if i == op.axis else size for i, size in enumerate(self.shape(op.y)))
         axes = common_axes(others, shape)
         if axes is None:
@@ -444,7 +446,7 @@ class Laws:
     def _part_size(self, op: Concat, i: int) -> int | None:
         x = op.xs[i]
         if x is None:
-            return op.constants[i].shape[op.axis]
+            return int(op.constants[i].shape[op.axis])
         shape = self.shape(x)
         size = shape[op.axis] if len(shape) > op.axis else None
         return size if isinstance(size, int) else None
@@ -537,8 +539,8 @@ class Laws:
 def shift_passes(op: Linear) -> Mask:
     """For each input channel, whether its response to a constant image is the same at every position.
 
-    The response at a position is a sum over the taps that fall on the input there. It is compared over all sets of taps that
-    occur; a channel whose weights differ by a rounding error counts as different.
+    The response at a position is a sum over the taps that fall on the input there. It is compared over all sets of taps
+    that occur; a channel whose weights differ by a rounding error counts as different.
 
     Returns:
         bool[in_channels].
@@ -556,7 +558,7 @@ def shift_passes(op: Linear) -> Mask:
     return _same_everywhere(weight, patterns)
 
 
-def _same_everywhere(weight: NDArray[np.generic], patterns: tuple[Mask, ...]) -> Mask:
+def _same_everywhere(weight: NDArray[Any], patterns: tuple[Mask, ...]) -> Mask:
     responses = weight.astype(np.float64)
     for pattern in patterns:  # the first tap axis left becomes the last pattern axis
         responses = np.tensordot(responses, pattern.astype(np.float64), axes=([3], [1]))
@@ -582,12 +584,16 @@ def _with_factor(axes: Sequence[Axis], at: int, size: int) -> tuple[Axis, ...]:
     return tuple((Factor(size, True),) if i == at else axis for i, axis in enumerate(axes))
 
 
+def _first_along(tensor: Tensor, axis: int) -> Tensor:
+    """The first slice along an axis that is a single channel factor."""
+    cells: Cells = np.asarray(tensor.cells.take(0, axis=tensor.dims_of(axis).start))
+    return tidy(cells, _with_axis(tensor.axes, axis, 1))
+
+
 def _constant_tensor(own: tuple[int, ...], shape: Shape, varies: Sequence[int]) -> Tensor:
     """Indices of a constant's elements, laid out as channels on the axes along which it varies."""
     lead = len(shape) - len(own)
-    axes = tuple(
-        (Factor(own[i - lead], True),) if i in varies else (Factor(1),) for i in range(len(shape))
-    )
+    axes = tuple((Factor(own[i - lead], True),) if i in varies else (Factor(1),) for i in range(len(shape)))
     count = math.prod(own)
     return tidy(np.arange(count, dtype=np.int64).reshape([own[i - lead] for i in varies]), axes)
 

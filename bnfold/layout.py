@@ -4,9 +4,9 @@ Every unit variable of a graph is a *cell*, a small integer. A tensor does not o
 channels (Reshape, Transpose, Concat, pooling, ReLU) give their result the cells of their input, in another arrangement.
 
 An axis is a row-major product of factors, as in `(c h w)`, each of them either a **channel** factor, along which cells
-differ, or a **position** factor, along which they repeat. `Tensor.cells` has one dimension per channel factor, in order of
-appearance. So Conv's output is `n | C* | h | w`, its Flatten `n | C* (hw)`, attention heads `n | heads* | t | d*`, and
-Reshape, Transpose, channel shuffle and depth-to-space are rearrangements of factors.
+differ, or a **position** factor, along which they repeat. `Tensor.cells` has one dimension per channel factor, in order
+of appearance. So Conv's output is `n | C* | h | w`, its Flatten `n | C* (hw)`, attention heads `n | heads* | t | d*`,
+and Reshape, Transpose, channel shuffle and depth-to-space are rearrangements of factors.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ def collapse(tensor: Tensor, axes: set[int]) -> tuple[Tensor, list[tuple[Cells, 
         return tensor, []
     first = tensor.cells[tuple(slice(0, 1) if d in dims else slice(None) for d in range(tensor.cells.ndim))]
     pairs = [(np.broadcast_to(first, tensor.cells.shape).reshape(-1), tensor.cells.reshape(-1))]
-    flat = tuple(
-        tuple(Factor(f.size, f.channel and i not in axes) for f in axis) for i, axis in enumerate(tensor.axes)
-    )
+    flat = tuple(tuple(Factor(f.size, f.channel and i not in axes) for f in axis) for i, axis in enumerate(tensor.axes))
     return tidy(first, flat), pairs
 
 
@@ -150,7 +148,9 @@ def full_axis(tensor: Tensor, axis: int, size: int) -> Tensor:
     sizes = [f.size if isinstance(f.size, int) else size // known for f in factors]
     dims = tensor.dims_of(axis)
     before, after = tensor.cells.shape[: dims.start], tensor.cells.shape[dims.stop :]
-    shaped = tensor.cells.reshape(*before, *(s if f.channel else 1 for s, f in zip(sizes, factors, strict=True)), *after)
+    shaped = tensor.cells.reshape(
+        *before, *(s if f.channel else 1 for s, f in zip(sizes, factors, strict=True)), *after
+    )
     cells = np.broadcast_to(shaped, (*before, *sizes, *after)).reshape(*before, size, *after)
     axes = tuple((Factor(size, True),) if i == axis else a for i, a in enumerate(tensor.axes))
     return Tensor(cells, axes)
@@ -191,7 +191,7 @@ def reshape(tensor: Tensor, shape: Sequence[int | str | None]) -> Tensor | None:
 
 
 def _take_last(source: list[Factor], size: int | str | None) -> list[Factor] | None:
-    """Take factors that multiply to `size` from the end of `source`; None, taking nothing, where that cannot be told."""
+    """Take factors that multiply to `size` from the end of `source`; None, taking nothing, if that is unknown."""
     if not isinstance(size, int):
         return [source.pop()] if source and size is not None and source[-1].size == size else None
     kept, taken = list(source), list[Factor]()
@@ -214,7 +214,7 @@ def _take_last(source: list[Factor], size: int | str | None) -> list[Factor] | N
 
 
 def common_axes(tensors: Sequence[Tensor], shape: Sequence[int | str | None]) -> tuple[Axis, ...] | None:
-    """The factors of a broadcast result: channel factors wherever one operand has them; None where they do not match."""
+    """The factors of a broadcast result: channels wherever one operand has them; None if they do not match."""
     result: list[Axis] = []
     for i, size in enumerate(shape):
         merged: list[Factor] | None = None
@@ -232,7 +232,7 @@ def common_axes(tensors: Sequence[Tensor], shape: Sequence[int | str | None]) ->
 
 def _refine(a: list[Factor], b: list[Factor]) -> list[Factor] | None:
     """The coarsest list of factors that both `a` and `b` are products of."""
-    a, b, result = list(a), list(b), []
+    a, b, result = list(a), list(b), list[Factor]()
     while a and b:
         x, y = a.pop(), b.pop()
         if not isinstance(x.size, int) or not isinstance(y.size, int):

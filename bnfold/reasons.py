@@ -22,7 +22,7 @@ class Reason(Enum):
     SHARED_UNIT = (
         "SHARED-UNIT",
         "the tensor is read through other BatchNorms or operators that need another unit",
-        "Only one reader can set a tensor's unit: normalise once before the branch, or give each reader its own producer.",
+        "Only one reader can set a tensor's unit: normalise once before the branch, or give each its own producer.",
     )
     NONLINEAR = (
         "NONLINEAR",

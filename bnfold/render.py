@@ -53,6 +53,7 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     """
     console.print(headline(report))
     if report.plan is not None:
+        _print_affines(report.plan, console)
         _print_kept(report.plan, console, verbose)
         if verbose:
             _print_sites("Folded", [site for site in report.plan.sites if site.status != "kept"], console)
@@ -61,6 +62,9 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
         _print_operators(report, console)
     if report.verification is not None:
         _print_verification(report.verification, console, verbose)
+    elif report.command == "convert":
+        console.print()
+        console.print(Text("Not verified: --verify off", style="yellow"))
     if report.benchmark is not None:
         _print_benchmark(report.benchmark, console)
     _print_notes(report, console, verbose)
@@ -104,6 +108,12 @@ def _fold_headline(plan: Plan, verb: str) -> str:
     parts = [(plan.folded, verb), (plan.merged, "merged"), (plan.kept, "kept")]
     said = ", ".join(f"{count} {word}" for count, word in parts if count)
     return f"{plan.batch_norms} {noun} → {plan.kept} ({said})"
+
+
+def _print_affines(plan: Plan, console: Console) -> None:
+    folded = sum(site.status == "folded" for site in plan.affines)
+    if folded:
+        _print_sentence(f"and {folded} of {len(plan.affines)} other per-channel affines (Mul, Add, Sub, Div)", console)
 
 
 def _print_kept(plan: Plan, console: Console, verbose: bool) -> None:

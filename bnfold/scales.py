@@ -1,11 +1,11 @@
 """Scale classes: a weighted union–find over blocks that can take steps back.
 
-Every scale law is an equality `S_b = r ⊙ S_a`, so blocks fall into classes in which all scales follow from one. A class is
-**grounded** where its scale is known (`S = 1` at a rigid value), and keeps for every lane the sign that ReLU and MaxPool ask
-for. Two equalities that disagree are a refusal, never an exception.
+Every scale law is an equality `S_b = r ⊙ S_a`, so blocks fall into classes in which all scales follow from one. A class
+is **grounded** where its scale is known (`S = 1` at a rigid value), and keeps for every lane the sign that ReLU and
+MaxPool ask for. Two equalities that disagree are a refusal, never an exception.
 
-A scale of 0 has no inverse, so it never stands in a ratio. A block that can only be read (`S = 0`, a constant) is its class's
-`absolute` value 0; a block that can only be written (`R = 0`) is taken out of the game by the solver.
+A scale of 0 has no inverse, so it never stands in a ratio. A block that can only be read (`S = 0`, a constant) is its
+class's `absolute` value 0; a block that can only be written (`R = 0`) is taken out of the game by the solver.
 """
 
 from __future__ import annotations

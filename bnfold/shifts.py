@@ -1,10 +1,10 @@
 """Shift equations: incremental Gaussian elimination on short sparse rows that can take steps back.
 
-A row says `Σ coefficient ⊙ T_block = rhs`, lane by lane. It is reduced from its latest block downwards: where that block has
-a pivot, the pivot's row is subtracted; where it has none, the row becomes its pivot. So a residual stream, in which
-`T_{l+1} = T_l + bias_l`, gives rows of two or three blocks however deep it is. Lanes of one row can find their pivots at
-different blocks (where coefficients cancel in some channels only), so a pivot holds for a mask of lanes.
-A row that reduces to `0 = rhs` with `rhs ≠ 0` contradicts the others and is refused.
+A row says `Σ coefficient ⊙ T_block = rhs`, lane by lane. It is reduced from its latest block downwards: where that
+block has a pivot, the pivot's row is subtracted; where it has none, the row becomes its pivot. So a residual stream, in
+which `T_{l+1} = T_l + bias_l`, gives rows of two or three blocks however deep it is. Lanes of one row can find their
+pivots at different blocks (where coefficients cancel in some channels only), so a pivot holds for a mask of lanes. A
+row that reduces to `0 = rhs` with `rhs ≠ 0` contradicts the others and is refused.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class Shifts:
                 rhs = rhs - factor * pivot.rhs
                 size = size + np.abs(factor * pivot.rhs)
                 why = why | pivot.why
-                coefficient = np.zeros_like(coefficient) if pivot.lanes is None else np.where(pivot.lanes, 0.0, coefficient)
+                coefficient = (
+                    np.zeros_like(coefficient) if pivot.lanes is None else np.where(pivot.lanes, 0.0, coefficient)
+                )
             free = coefficient != 0
             if not free.any():
                 continue

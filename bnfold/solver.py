@@ -1,16 +1,16 @@
 """Which affines vanish, and every tensor's unit.
 
-An affine `y = s·x + t` vanishes if the system stays solvable with `S_y = s·S_x` and `T_y = s·T_x + t` added. Scales and shifts
-do not meet, so they are checked by two solvers that can both take steps back (`scales`, `shifts`).
+An affine `y = s·x + t` vanishes if the system stays solvable with `S_y = s·S_x` and `T_y = s·T_x + t` added. Scales and
+shifts do not meet, so they are checked by two solvers that can both take steps back (`scales`, `shifts`).
 
-The sets of affines that can vanish together are closed downwards: an affine that stays puts no demand on its two sides. For
-each half alone they form a matroid, where greedy is a maximum; together, and where an affine spans several classes, they
-need not. So after a greedy pass that had to refuse something, a component of the graph is searched exactly if it has few
-affines, and by exchanges (take one out, try to put two in) otherwise.
+The sets of affines that can vanish together are closed downwards: an affine that stays puts no demand on its two sides.
+For each half alone they form a matroid, where greedy is a maximum; together, and where an affine spans several classes,
+they need not. So after a greedy pass that had to refuse something, a component of the graph is searched exactly if it
+has few affines, and by exchanges (take one out, try to put two in) otherwise.
 
-Where a channel of an affine has `s = 0` its result is the constant `t`, and the equation for scales has no inverse. There are
-two ways out: the result becomes a constant that is only read (`S_y = 0`, if nothing that divides by it writes it), or the
-input becomes one that is only written (`R_x = 0`, if nothing else reads it).
+Where a channel of an affine has `s = 0` its result is the constant `t`, and the equation for scales has no inverse.
+There are two ways out: the result becomes a constant that is only read (`S_y = 0`, if nothing that divides by it writes
+it), or the input becomes one that is only written (`R_x = 0`, if nothing else reads it).
 """
 
 from __future__ import annotations
@@ -455,9 +455,7 @@ class Solver:
                 result[block] = base if ratio is None else base * ratio
         return result
 
-    def _free_scale(
-        self, root: int, members: list[tuple[int, Array | None]], weights: Mapping[int, float]
-    ) -> Array:
+    def _free_scale(self, root: int, members: list[tuple[int, Array | None]], weights: Mapping[int, float]) -> Array:
         """The root scale at which the heaviest set of blocks keeps scale 1."""
         votes: dict[bytes, float] = {}
         ratios: dict[bytes, Array] = {}
@@ -490,4 +488,3 @@ def _worth(members: Iterable[_Member]) -> tuple[int, int, float]:
         count += 1
         gain += member.candidate.gain
     return norms, count, gain
-

@@ -1,7 +1,7 @@
 """What the laws say about units, collected: the system that the solver solves.
 
-Every cell has a scale `S` and a shift `T`. A cell below `GROUND` stands for a value that keeps its unit (`S = 1`, `T = 0`) for
-the reason with that number. All else is written down here, always for arrays of cells at a time:
+Every cell has a scale `S` and a shift `T`. A cell below `GROUND` stands for a value that keeps its unit (`S = 1`, `T =
+0`) for the reason with that number. All else is written down here, always for arrays of cells at a time:
 
     tie         S_a = S_b
     row         Σ coefficient · T = 0

@@ -1,8 +1,8 @@
 """How a convolution slides, and which taps of its kernel each output position reads.
 
-The response of a convolution to a constant image depends on the position only through that set of taps. An inner position
-of a Conv reads them all; near a padding of zeros some fall outside; a ConvTranspose with a stride reads every stride-th one.
-Sets of taps factorise over the spatial axes.
+The response of a convolution to a constant image depends on the position only through that set of taps. An inner
+position of a Conv reads them all; near a padding of zeros some fall outside; a ConvTranspose with a stride reads every
+stride-th one. Sets of taps factorise over the spatial axes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Window:
         """The sets of taps that occur, per spatial axis.
 
         Returns:
-            One bool[patterns, taps] per axis, the first row that of an inner position. Where the input size is not known, every size
-            counts.
+            One bool[patterns, taps] per axis, the first row that of an inner position. Where the input size is not
+            known, every size counts.
         """
         return tuple(self._axis_patterns(i) for i in range(len(self.kernel)))
 
@@ -55,11 +55,13 @@ class Window:
         inner = self._tap_rows(i, 2 * (reach + pads + self.strides[i]))
         middle = inner[len(inner) // 2]
         if not self.transposed and pads == 0:
-            return middle[None]
+            only: Mask = middle[None]
+            return only
         sizes = [size] if size is not None else range(1, reach + pads + 2 * self.strides[i] + 1)
         rows = np.concatenate([middle[None], *(self._tap_rows(i, n) for n in sizes)])
         distinct = np.unique(rows, axis=0)
-        return np.concatenate([middle[None], distinct[(distinct != middle).any(axis=1)]])
+        rows = np.concatenate([middle[None], distinct[(distinct != middle).any(axis=1)]])
+        return rows
 
     def _tap_rows(self, i: int, size: int) -> Mask:
         """For each output position, which taps meet an element of an input of this size: bool[positions, taps]."""
@@ -71,7 +73,9 @@ class Window:
             positions = np.arange(self.pads_begin[i], full - self.pads_end[i] + extra)
             offset = positions[:, None] - taps
             source = offset // self.strides[i]
-            return (offset % self.strides[i] == 0) & (source >= 0) & (source < size)
+            live: Mask = (offset % self.strides[i] == 0) & (source >= 0) & (source < size)
+            return live
         count = (size + self.pads_begin[i] + self.pads_end[i] - reach) // self.strides[i] + 1
         source = np.arange(max(count, 0))[:, None] * self.strides[i] - self.pads_begin[i] + taps
-        return (source >= 0) & (source < size)
+        inside: Mask = (source >= 0) & (source < size)
+        return inside

@@ -1,8 +1,8 @@
 """Constant folding, and only that: what is the same at every run becomes an initializer.
 
-Exporters leave weights and biases behind as little programs (`Expand(CastLike(0, x))`, `Reshape(slope)`), which hide them
-from everyone. A CastLike of a constant needs only the *type* of its other input, a Shape only static sizes, and the target
-of a Reshape may hold one size that is not known. Nodes are removed only if this left them without a reader.
+Exporters leave weights and biases behind as little programs (`Expand(CastLike(0, x))`, `Reshape(slope)`), which hide
+them from everyone. A CastLike of a constant needs only the *type* of its other input, a Shape only static sizes, and
+the target of a Reshape may hold one size that is not known. Nodes are removed only if this left them without a reader.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
         model: The model; its inputs, outputs and remaining nodes keep their names.
 
     Returns:
-        The BatchNorms that normalised constants (weight standardisation), and the operators that read what became of them.
+        The BatchNorms that normalised constants (weight standardisation), and the operators that read what became of
+        them.
     """
     if model.ir_version is not None and model.ir_version < FIRST_WITH_CONSTANTS:
         RemoveInitializersFromInputsPass()(model)
@@ -110,18 +111,32 @@ class Folder:
 
     def _result_size(self, node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> int | None:
         """An upper bound on the number of elements, before anything is computed."""
-        if node.op_type in ("Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "OneHot", "EyeLike"):
+        if node.op_type in (
+            "Expand",
+            "Tile",
+            "ConstantOfShape",
+            "Range",
+            "Resize",
+            "Upsample",
+            "Pad",
+            "OneHot",
+            "EyeLike",
+        ):
             known = node.outputs[0].shape
             if known is not None and known.is_static():
                 return int(np.prod(known.numpy(), dtype=np.float64))
             target = arrays[-1] if node.op_type in ("Expand", "ConstantOfShape") else None
-            return None if target is None else int(np.prod(target, dtype=np.float64)) * max(a.size for a in arrays if a is not None)
+            return (
+                None
+                if target is None
+                else int(np.prod(target, dtype=np.float64)) * max(a.size for a in arrays if a is not None)
+            )
         return 0
 
     def _run(self, node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
         """Evaluate one node with the reference implementation of its operator."""
         proto = ir.to_proto(node)
-        feeds = {v.name: a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
+        feeds = {v.name or "": a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
         try:
             [result] = ReferenceEvaluator(proto, opsets={"": self.opset}).run(None, feeds)
         except Exception:  # whatever the reference cannot do stays as it is: folding is never owed
@@ -133,7 +148,9 @@ class Folder:
         y = node.outputs[0]
         if y.is_graph_output() or y.name is None:
             return
-        dtype = y.dtype if y.dtype is not None and y.dtype.numpy() == array.dtype else ir.DataType.from_numpy(array.dtype)
+        dtype = (
+            y.dtype if y.dtype is not None and y.dtype.numpy() == array.dtype else ir.DataType.from_numpy(array.dtype)
+        )
         name = y.name
         y.name = self._fresh(name)
         tensor = ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=name)
@@ -190,7 +207,9 @@ class Folder:
         array = np.array(sizes, dtype=np.int64)
         name = self._fresh(f"{target.name}")
         tensor = ir.Tensor(array, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape), const_value=tensor)
+        value = ir.Value(
+            name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape), const_value=tensor
+        )
         self.graph.register_initializer(value)
         node.replace_input_with(1, value)
         self._drop(producer)
@@ -198,10 +217,11 @@ class Folder:
 
 def _normalise(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     """A BatchNorm of a constant at inference, in float64, rounded once."""
-    x, *params = (a for a in arrays if a is not None)
-    if len(params) != 4 or x.ndim < 2 or not_at_inference(node) is not None:
+    given = [a for a in arrays if a is not None]
+    if len(given) != 5 or given[0].ndim < 2 or not_at_inference(node) is not None:
         return None
-    affine = batch_norm_affine(*params, float(attr(node, "epsilon", 1e-5)), precision=53)
+    x, gamma, beta, mean, var = given
+    affine = batch_norm_affine(gamma, beta, mean, var, float(attr(node, "epsilon", 1e-5)), precision=53)
     full = (-1,) + (1,) * (x.ndim - 2)
     return round_once(x.astype(np.float64) * affine.scale.reshape(full) + affine.shift.reshape(full), x.dtype)
 

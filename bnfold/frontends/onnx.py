@@ -1,8 +1,10 @@
 """ONNX in, ONNX out: read a model into the solver's graph, make the plan, apply it to a copy.
 
-    model ──copy──> inline functions ──> fold constants ──> per graph: read → plan → rewrite ──> model without BatchNorms
+    model ──copy──> inline functions ──> fold constants ──> per graph: read → plan → rewrite ──> model without
+    BatchNorms
 
-Bodies of If, Loop and Scan are graphs of their own: what they capture from outside, and what enters and leaves them, is rigid.
+Bodies of If, Loop and Scan are graphs of their own: what they capture from outside, and what enters and leaves them, is
+rigid.
 """
 
 from __future__ import annotations
@@ -88,6 +90,8 @@ def prepare(model: ir.Model) -> Prepared:
     """Make a model readable, in place."""
     if model.functions:
         model = InlinePass()(model).model
+    for node in model.graph.all_nodes():
+        node.version = model.opset_imports.get(node.domain, node.version)
     labels = _labels(model)
     norms = fold_constants(model)
     tidy(model)
@@ -154,8 +158,13 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
     reason = None
     if not known:
         reason = Reason.NONLINEAR if node.domain in ONNX_DOMAINS else Reason.BOUNDARY
-    elif not node.inputs or node.inputs[0] is None or any(
-        v is not None and not context.is_const(v) and context.shape(v) is None for v in (*node.inputs, *node.outputs[:1])
+    elif (
+        not node.inputs
+        or node.inputs[0] is None
+        or any(
+            v is not None and not context.is_const(v) and context.shape(v) is None
+            for v in (*node.inputs, *node.outputs[:1])
+        )
     ):
         reason = Reason.BOUNDARY
     elif node.outputs[0].dtype not in FLOATS:

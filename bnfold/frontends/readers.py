@@ -47,7 +47,7 @@ def read_batch_norm(node: ir.Node, ctx: Context) -> list[Op]:
         return ctx.rigid(node, reason)
     gamma, beta, mean, var = (p for p in params if p is not None)
     eps = float(attr(node, "epsilon", 1e-5))
-    bits = PRECISION[node.inputs[0].dtype]  # type: ignore[index]
+    bits = PRECISION[node.outputs[0].dtype or ir.DataType.FLOAT]
     affine = batch_norm_affine(gamma, beta, mean, var, eps, bits)
     rank = len(ctx.shape(node.outputs[0]) or ())
     with np.errstate(invalid="ignore"):
@@ -305,13 +305,10 @@ def read_matrix_product(node: ir.Node, ctx: Context) -> list[Op]:
 def _is_softmax(value: ir.Value, ctx: Context) -> bool:
     """Whether rows (the last axis) sum to 1: a softmax over it, seen through Identity and eval Dropout."""
     producer = value.producer()
-    while producer is not None and producer.op_type in ("Identity", "Dropout") and producer.inputs[0] is not None:
-        if producer.op_type == "Dropout" and not isinstance(read_dropout(producer, ctx)[0], Rigid):
-            producer = producer.inputs[0].producer()
-            continue
-        if producer.op_type == "Dropout":
+    while producer is not None and producer.op_type in ("Identity", "Dropout"):
+        if producer.op_type == "Dropout" and isinstance(read_dropout(producer, ctx)[0], Rigid):
             return False
-        producer = producer.inputs[0].producer()
+        producer = _x(producer).producer()
     if producer is None or producer.op_type != "Softmax":
         return False
     rank = ctx.rank(value)
@@ -387,4 +384,3 @@ READERS: dict[str, Reader] = {
     "Upsample": read_resize,
     "Where": read_where,
 }
-

@@ -1,12 +1,13 @@
 """Carrying out a plan on an ONNX graph: new weights, no BatchNorms, everything else untouched.
 
-What an operator becomes follows from the units on its two sides alone (`affine.rewrite`); what needs no change keeps its
-bytes. The graph is changed in place: `onnx.fold_model` hands in a copy.
+What an operator becomes follows from the units on its two sides alone (`affine.rewrite`); what needs no change keeps
+its bytes. The graph is changed in place: `onnx.fold_model` hands in a copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -80,7 +81,7 @@ class Rewriter:
         self._names.add(name)
         return name
 
-    def constant(self, array: NDArray[np.generic], dtype: ir.DataType | None, wanted: str) -> ir.Value:
+    def constant(self, array: NDArray[Any], dtype: ir.DataType | None, wanted: str) -> ir.Value:
         """A new initializer, rounded once."""
         assert dtype is not None
         name = self.fresh(wanted)
@@ -99,7 +100,7 @@ class Rewriter:
         if before is not None:
             self._orphans.append(before)
 
-    def set_weight(self, stored: ir.Value, array: NDArray[np.generic]) -> None:
+    def set_weight(self, stored: ir.Value, array: NDArray[Any]) -> None:
         """Put new numbers behind a weight, once for all of its readers."""
         if stored in self._done:
             return
@@ -110,7 +111,9 @@ class Rewriter:
     def insert_after(self, node: ir.Node, op_type: str, operands: Sequence[ir.Value]) -> ir.Node:
         """Put `op(·, *operands)` behind a node; its result takes the name and the readers of the node's."""
         y = node.outputs[0]
-        following = ir.Node("", op_type, [y, *operands], num_outputs=1, name=self.fresh(f"{node.name}_{op_type.lower()}"))
+        following = ir.Node(
+            "", op_type, [y, *operands], num_outputs=1, name=self.fresh(f"{node.name}_{op_type.lower()}")
+        )
         self.graph.insert_after(node, following)
         z = following.outputs[0]
         y.replace_all_uses_with(z, replace_graph_outputs=True)
@@ -139,7 +142,7 @@ class Rewriter:
         self._orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
 
-    def _replace(self, node: ir.Node, steps: Sequence[tuple[str, NDArray[np.generic] | None]]) -> None:
+    def _replace(self, node: ir.Node, steps: Sequence[tuple[str, NDArray[Any] | None]]) -> None:
         """Replace a node of one feature by a chain of others, the last of which takes its name and its result's."""
         x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
         y = node.outputs[0]
@@ -184,7 +187,8 @@ class Rewriter:
             return
         if "beta" in node.attributes:
             node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-        wanted = f"{stored.name}_bias" if before is None else f"{node.inputs[2].name}_folded"  # type: ignore[union-attr]
+        held = node.inputs[2] if before is not None else None
+        wanted = f"{stored.name}_bias" if held is None else f"{held.name}_folded"
         self.set_input(node, 2, self.constant(bias, stored.dtype, wanted))
 
     def _rewrite_weight(self, op: Linear, stored: ir.Value, bias: Array | None, units: tuple[Unit, Unit]) -> Array:
@@ -245,7 +249,7 @@ class Rewriter:
             return
         axes = self.system.axes[name]
         scale, shift = (dense(array, axes) for array in affine)
-        steps: list[tuple[str, NDArray[np.generic] | None]] = []
+        steps: list[tuple[str, NDArray[Any] | None]] = []
         if np.any(scale != 1) or not shift.any():
             steps.append(("Mul", scale))
         if shift.any():
@@ -264,8 +268,10 @@ class Rewriter:
         x_sign = -1.0 if node.op_type == "Sub" and at == 0 else 1.0
         c_sign = -1.0 if node.op_type == "Sub" and at == 1 else 1.0
         moved = c_sign * stored.astype(np.float64) + x_sign * dense(reader.shift, axes)
-        result = moved * dense(writer.inverse_scale, axes) + dense(writer.inverse_shift, axes)
-        self.set_input(node, at, self.constant(c_sign * result, node.outputs[0].dtype, f"{node.inputs[at].name}_folded"))  # type: ignore[union-attr]
+        result = c_sign * (moved * dense(writer.inverse_scale, axes) + dense(writer.inverse_shift, axes))
+        held = node.inputs[at]
+        assert held is not None
+        self.set_input(node, at, self.constant(result, held.dtype, f"{held.name}_folded"))
 
     def operands(self, node: ir.Node, name: str) -> None:
         """Constant operands of Max, Min, Where and Concat are stored in the result's unit."""

@@ -191,7 +191,9 @@ def read_tile(node: ir.Node, ctx: Context) -> list[Op]:
     assert after is not None
     repeats = ctx.const(node.inputs[1])
     axes = tuple(
-        i for i, (a, b) in enumerate(zip(before, after, strict=True)) if (a != b if repeats is None else repeats[i] != 1)
+        i
+        for i, (a, b) in enumerate(zip(before, after, strict=True))
+        if (a != b if repeats is None else repeats[i] != 1)
     )
     return [Spatial(ctx.label(node), _x(node), node.outputs[0], axes=axes)]
 

@@ -76,7 +76,9 @@ def _split_directly(graph: ir.Graph, node: ir.Node) -> None:
         const_value=ir.Tensor(np.array(lengths, dtype=np.int64), name=f"{node.outputs[0].name}_sizes"),
     )
     graph.register_initializer(part_sizes)
-    split = ir.Node("", "Split", [x, part_sizes], {"axis": ir.AttrInt64("axis", axis)}, num_outputs=len(lengths), name=node.name)
+    split = ir.Node(
+        "", "Split", [x, part_sizes], {"axis": ir.AttrInt64("axis", axis)}, num_outputs=len(lengths), name=node.name
+    )
     graph.insert_before(node, split)
     for i, (output, length) in enumerate(zip(split.outputs, lengths, strict=True)):
         output.name = f"{node.outputs[0].name}_{i}"

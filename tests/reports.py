@@ -1,0 +1,41 @@
+"""Reports made by hand, for the tests of what is said about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bnfold.bench import Row, Timing
+from bnfold.plan import Plan, Site
+from bnfold.reasons import Reason
+from bnfold.report import FileInfo, Report
+from bnfold.verify import OutputCheck, Verdict
+
+FOLDED = Site("bn1", "BatchNormalization", "folded", ("conv1", "conv2"))
+MERGED = Site("bn2", "BatchNormalization", "merged", ("conv3",))
+KEPT = Site("bn3", "BatchNormalization", "kept", (), Reason.ZERO_PAD)
+SCALE = Site("scale", "Mul", "folded", ("conv1",))
+
+ROW = Row("ort", 2, 1.25, 1.0, 1.25, 1.2, 1.3, 0.98, 1.02, "1.25× faster")
+SINGLE = Row("ort", 1, 1.25, None, None, None, None, 0.98, 1.02, "")
+PASSED = Verdict(True, "quick", 4, (OutputCheck("y", 1e-6, 2.5e-7),))
+FAILED = Verdict(False, "quick", 4, (OutputCheck("y", 0.5, 0.1),), ("output 'y': the largest difference is 0.5",))
+ENVIRONMENT = {"python": "3.11.0", "platform": "Linux", "cpu": "a cpu", "cores": 2, "packages": {"numpy": "2.0"}}
+
+
+def report(**changes: Any) -> Report:
+    """What a conversion of three BatchNorms found."""
+    made: dict[str, Any] = {
+        "command": "convert",
+        "source": FileInfo("model.pt", "aa", "state-dict"),
+        "output": FileInfo("model.onnx", "bb"),
+        "plan": Plan((FOLDED, MERGED, KEPT), (SCALE,)),
+        "operators_before": {"Conv": 3, "BatchNormalization": 3, "Relu": 2},
+        "operators_after": {"Conv": 2, "Relu": 2, "BatchNormalization": 1},
+        "bytes_before": 2048,
+        "bytes_after": 1024,
+        "verification": PASSED,
+        "benchmark": Timing((ROW,), 1),
+        "notes": ("state dict: 9 matched, 0 missing, 0 unexpected",),
+        "environment": ENVIRONMENT,
+    }
+    return Report(**(made | changes))

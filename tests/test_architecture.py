@@ -1,0 +1,262 @@
+"""The house rules: imports point down, the low floors stay light, `import bnfold` is fast, files stay short."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bnfold
+
+PACKAGE = Path(bnfold.__file__).resolve().parent
+
+FLOORS = [
+    {"errors", "reasons", "affine", "compare", "layout", "window", "specs", "wording", "files", "quiet"},
+    {"graph", "system", "blocks"},
+    {"laws"},
+    {"solver", "scales", "shifts", "branches"},
+    {"plan", "conditioning", "economy"},
+    {"frontends"},
+    {
+        "load",
+        "arch",
+        "weights",
+        "pickles",
+        "onnxfile",
+        "capture",
+        "examples",
+        "export",
+        "feeds",
+        "arrays",
+        "runners",
+        "folding",
+    },
+    {"verify", "bench"},
+    {"report", "render", "conditions"},
+    {"pipeline", "stages"},
+    {"cli", "commands", "options", "terminal"},
+    {"__init__", "__main__"},
+]
+LIGHT_FLOORS = 5
+HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
+
+MAX_LINES = 250
+LONGER_BECAUSE = {
+    "bench.py": "one measurement; the rounds, the interval and the claim made of them are read together",
+    "blocks.py": "one algorithm",
+    "frontends/readers.py": "one short reader per operator, and the table of all of them",
+    "frontends/rewrite.py": "one short rewrite per kind of operator",
+    "graph.py": "one class per kind of operator, most lines say what its fields mean",
+    "laws.py": "one law per kind of operator; the theory is read in one place",
+    "layout.py": "one data structure and the rearrangements of it",
+    "render.py": "one short function per section of the report",
+    "runners.py": "one class per runtime, and the forms of a model it opens",
+    "solver.py": "one search; its state and its steps back belong together",
+    "verify.py": "one judgement; each way to fail is next to the others",
+}
+
+
+def module_names(package: Path) -> dict[str, Path]:
+    """Every module of the package by its dotted name inside it: `solver`, `frontends.onnx`, `__init__`."""
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        names[".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def floor_of(module: str) -> int | None:
+    top = module.split(".")[0]
+    return next((number for number, floor in enumerate(FLOORS) if top in floor), None)
+
+
+def imports(path: Path, module: str, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything a file imports, at the top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = ["bnfold", *module.split(".")[: -1 if path.name != "__init__.py" else None]]
+                package = package[: len(package) - node.level + 1]
+                base = ".".join([*package, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield node.lineno, inner if inner.removeprefix("bnfold.") in modules else base
+
+
+def problems(package: Path) -> list[str]:
+    """What breaks the rules, as `file:line: words`."""
+    modules = module_names(package)
+    found: list[str] = []
+    edges: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        here = floor_of(module)
+        if here is None:
+            found.append(f"{path.name}:1: has no floor; give it one in test_architecture.py and in docs")
+            continue
+        edges[module] = set()
+        for line, name in imports(path, module, modules):
+            root, _, inside = name.partition(".")
+            if root == "bnfold":
+                target = inside if inside in modules else "__init__"
+                edges[module].add(target)
+                there = floor_of(target)
+                if there is not None and there > here:
+                    found.append(f"{path.name}:{line}: floor {here} imports {target} from floor {there}")
+            elif here < LIGHT_FLOORS and root != "numpy" and root not in sys.stdlib_module_names:
+                found.append(f"{path.name}:{line}: floor {here} imports {root}; below {LIGHT_FLOORS} only numpy")
+    return found + [f"import cycle: {' → '.join(cycle)}" for cycle in cycles(edges)]
+
+
+def cycles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Import cycles, each reported once, from the module that comes first in the alphabet."""
+    found = []
+
+    def walk(start: str, path: list[str]) -> None:
+        for target in sorted(edges.get(path[-1], ())):
+            if target == start:
+                found.append([*path, start])
+            elif target > start and target not in path:
+                walk(start, [*path, target])
+
+    for start in sorted(edges):
+        walk(start, [start])
+    return found
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_imports_point_down() -> None:
+    assert problems(PACKAGE) == []
+
+
+def test_every_file_of_the_floor_plan_that_exists_is_known() -> None:
+    assert {"errors", "affine", "graph", "laws", "solver", "plan"} <= set(module_names(PACKAGE))
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "expected"),
+    [
+        ("graph.py", "from bnfold.plan import Plan\n", "graph.py:1: floor 1 imports plan from floor 4"),
+        ("graph.py", "def late():\n    from bnfold import plan\n", "graph.py:2: floor 1 imports plan from floor 4"),
+        ("graph.py", "from .plan import Plan\n", "graph.py:1: floor 1 imports plan from floor 4"),
+        ("graph.py", "from . import plan\n", "graph.py:1: floor 1 imports plan from floor 4"),
+        ("graph.py", "from bnfold import fold\n", "graph.py:1: floor 1 imports __init__ from floor 11"),
+        ("frontends/onnx.py", "from ..load import x\n", "onnx.py:1: floor 5 imports load from floor 6"),
+        ("frontends/onnx.py", "import bnfold.cli\n", "onnx.py:1: floor 5 imports cli from floor 10"),
+        ("laws.py", "import torch\n", "laws.py:1: floor 2 imports torch; below 5 only numpy"),
+        ("plan.py", "import onnx.helper as h\n", "plan.py:1: floor 4 imports onnx; below 5 only numpy"),
+        ("clever.py", "", "clever.py:1: has no floor; give it one in test_architecture.py and in docs"),
+        ("affine.py", "import bnfold.compare\n", "import cycle: affine → compare → affine"),
+    ],
+)
+def test_the_check_finds_what_is_wrong(tmp_path: Path, file: str, source: str, expected: str) -> None:
+    (tmp_path / "frontends").mkdir()
+    for name in ("__init__", "affine", "load", "cli", "frontends/__init__"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "plan.py").write_text("import json\nimport numpy.typing as npt\n")
+    (tmp_path / "compare.py").write_text("from bnfold.affine import x\n")
+    assert problems(tmp_path) == []
+    (tmp_path / file).write_text(source)
+    assert problems(tmp_path) == [expected]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import bnfold",
+        "import sys; sys.argv = ['bnfold', '--help']; from bnfold.cli import main; main()",
+        "import bnfold.errors, bnfold.reasons, bnfold.plan, bnfold.solver",
+    ],
+    ids=["import", "help", "low-floors"],
+)
+def test_it_loads_neither_torch_nor_onnxruntime(code: str) -> None:
+    probe = f"""
+import sys
+try:
+    {code}
+except SystemExit as stop:
+    assert not stop.code, stop.code
+finally:
+    print("LOADED", *sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)
+"""
+    result = run_python(probe)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines()[-1] == "LOADED"
+
+
+def test_the_light_import_check_can_fail() -> None:
+    result = run_python(f"import sys, onnx_ir; print(sorted({HEAVY!r} & set(sys.modules)))")
+    assert "onnx_ir" in result.stdout
+
+
+def test_all_is_complete_and_resolves() -> None:
+    contract = {"fold", "verify", "bench", "convert", "Site", "Plan", "Reason", "BnfoldError"}
+    assert contract <= set(bnfold.__all__)
+    assert len(set(bnfold.__all__)) == len(bnfold.__all__)
+    for name in bnfold.__all__:
+        assert getattr(bnfold, name) is not None
+    assert set(bnfold.__all__) <= set(dir(bnfold))
+
+
+def test_public_names_are_not_hidden_by_submodules_of_the_same_name() -> None:
+    names = [name for name in module_names(PACKAGE) if name != "__main__"]
+    code = f"""
+import importlib, json
+for name in {names!r}:
+    importlib.import_module("bnfold" if name == "__init__" else "bnfold." + name)
+import bnfold
+print(json.dumps([name for name in ("fold", "verify", "bench", "convert") if not callable(getattr(bnfold, name))]))
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1]) == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        name for name, path in module_names(PACKAGE).items() if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
+
+
+def too_long(package: Path, argued: dict[str, str]) -> dict[str, int]:
+    lengths = {
+        path.relative_to(package).as_posix(): len(path.read_text().splitlines()) for path in package.rglob("*.py")
+    }
+    return {name: lines for name, lines in lengths.items() if lines > MAX_LINES and name not in argued}
+
+
+def test_files_are_one_idea_long() -> None:
+    assert too_long(PACKAGE, LONGER_BECAUSE) == {}, "split the file, or argue in LONGER_BECAUSE"
+
+
+def test_no_argument_outlives_its_file() -> None:
+    assert [name for name in LONGER_BECAUSE if name not in too_long(PACKAGE, {})] == []
+
+
+def test_the_length_check_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "long.py").write_text("x = 1\n" * (MAX_LINES + 1))
+    (tmp_path / "argued.py").write_text("x = 1\n" * (MAX_LINES + 1))
+    (tmp_path / "short.py").write_text("x = 1\n" * MAX_LINES)
+    assert too_long(tmp_path, {"argued.py": "a table"}) == {"long.py": MAX_LINES + 1}
+
+
+def test_the_package_says_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_bnfold_is_imported_from_this_tree() -> None:
+    spec = importlib.util.find_spec("bnfold")
+    assert spec is not None
+    assert Path(str(spec.origin)).resolve().parent.parent == Path(__file__).resolve().parent.parent

@@ -1,0 +1,220 @@
+"""The benchmark: a real difference is claimed, noise is not, and the conditions are said."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+from onnx import helper
+
+from bnfold.bench import bench, claim, median_interval, time_rounds
+from bnfold.errors import UnsupportedError, UsageError
+
+bench_module = importlib.import_module("bnfold.bench")  # `bnfold.bench` itself is the function
+
+QUICK = {"min_time": 0.05, "threads": 1}
+
+
+class Sleeper:
+    """A runner that takes as long as it is told, plus noise shared by whoever runs in the same round."""
+
+    def __init__(self, seconds: float, order: list[str], name: str) -> None:
+        self.name = name
+        self.input_names = ("x",)
+        self._seconds = seconds
+        self._order = order
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        self._order.append(self.name)
+        assert not gc.isenabled() or len(self._order) <= 9, "the garbage collector runs during a timing"
+        end = time.perf_counter() + self._seconds
+        while time.perf_counter() < end:
+            pass
+        return {}
+
+
+def work(repeats: int) -> onnx.ModelProto:
+    """A model whose cost grows with `repeats`, and that onnxruntime cannot shorten."""
+    names = ["x", *(f"v{index}" for index in range(repeats - 1)), "y"]
+    nodes = [helper.make_node("Sin", [names[index]], [names[index + 1]]) for index in range(repeats)]
+    return tiny.model(nodes, {}, shape=("N", 2000), out_shape=("N", 2000))
+
+
+def test_a_faster_model_is_found_faster_and_a_slower_one_slower() -> None:
+    for before, after, faster in ((40, 4, True), (4, 40, False)):
+        (row,) = bench(work(before), work(after), runtimes=["ort"], min_time=0.2, threads=1).rows
+        assert row.speedup is not None
+        assert row.low is not None
+        assert row.high is not None
+        assert row.after_ms is not None
+        assert row.low <= row.speedup <= row.high
+        assert (row.low > 2) if faster else (row.high < 0.5)
+        assert row.verdict.endswith("× faster" if faster else "× slower")
+        assert (row.before_ms > row.after_ms) is faster
+
+
+def test_a_model_against_itself_is_timed_as_its_own_control() -> None:
+    (row,) = bench(work(10), work(10), runtimes=["ort-as-written"], min_time=0.3, threads=1).rows
+    assert row.speedup == pytest.approx(1, abs=0.3)
+    assert row.control_low < 1.3
+    assert row.control_high > 0.7
+    assert row.control_low <= row.control_high
+
+
+def test_a_single_model_is_timed_with_its_control() -> None:
+    timing = bench(work(3), runtimes=["ort"], **QUICK)
+    (row,) = timing.rows
+    assert row.before_ms > 0
+    assert (row.after_ms, row.speedup, row.low, row.high) == (None, None, None, None)
+    assert row.verdict.startswith("a model against itself differs by ")
+
+
+def test_the_runtimes_are_those_asked_for_in_that_order() -> None:
+    assert [row.runtime for row in bench(work(2), work(2), **QUICK).rows] == ["ort", "ort-as-written"]
+    doubled = bench(work(2), work(2), runtimes=["ort-as-written", "ort", "ort"], **QUICK)
+    assert [row.runtime for row in doubled.rows] == ["ort-as-written", "ort"]
+
+
+def test_where_the_runtime_folds_by_itself_no_gain_is_expected() -> None:
+    rows = {row.runtime: row.verdict for row in bench(tiny.conv_bn(), tiny.folded(), **QUICK).rows}
+    said = " (no gain is expected: onnxruntime folds the one BatchNorm itself)"
+    assert rows["ort"].endswith(said)
+    assert "expected" not in rows["ort-as-written"]
+
+
+def test_where_the_runtime_folds_nothing_nothing_is_said() -> None:
+    (row,) = bench(tiny.bn_relu(), tiny.bn_relu(), runtimes=["ort"], **QUICK).rows
+    assert "onnxruntime" not in row.verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "left", "said"),
+    [
+        (17, 0, " (no gain is expected: onnxruntime folds all 17 BatchNorms itself)"),
+        (17, 5, " (onnxruntime folds 12 of the 17 BatchNorms itself)"),
+        (17, 17, ""),
+        (0, 0, ""),
+        (17, None, ""),
+    ],
+)
+def test_what_the_runtime_folds_is_said(
+    monkeypatch: pytest.MonkeyPatch, found: int, left: int | None, said: str
+) -> None:
+    monkeypatch.setattr(bench_module, "count_operators", lambda model: {"BatchNormalization": found})
+    monkeypatch.setattr(bench_module, "batch_norms_after_load", lambda model: left)
+    assert bench_module._runtime_folds(None, b"") == said
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((1.5, 1.4, 1.6, 0.98, 1.02), "1.50× faster"),
+        ((0.5, 0.4, 0.6, 0.98, 1.02), "2.00× slower"),
+        ((1.5, 0.9, 1.6, 0.98, 1.02), "no difference beyond the noise"),
+        ((1.05, 1.01, 1.1, 0.97, 1.02), "no difference beyond the noise"),
+        ((0.97, 0.96, 0.99, 0.98, 1.02), "no difference beyond the noise"),
+        ((1.0, 1.0, 1.0, 1.0, 1.0), "no difference beyond the noise"),
+        ((1.05, 1.04, 1.06, 0.8, 0.9), "1.05× faster"),
+        ((0.95, 0.94, 0.96, 0.8, 0.9), "no difference beyond the noise"),
+    ],
+)
+def test_a_difference_is_claimed_only_outside_1_and_the_control(numbers: tuple[float, ...], expected: str) -> None:
+    assert claim(*numbers) == expected
+
+
+def test_sessions_take_turns_in_random_order() -> None:
+    order: list[str] = []
+    runners = [Sleeper(0.0011, order, name) for name in "abc"]
+    times = time_rounds(runners, {}, min_time=0.02, seed=0, progress=lambda done: None)  # type: ignore[arg-type]
+    rounds = ["".join(order[start : start + 3]) for start in range(9, len(order), 3)]
+    assert len(rounds) == len(times) >= bench_module.MIN_ROUNDS
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in rounds)
+    assert len(set(rounds)) > 2
+    assert gc.isenabled()
+
+
+def test_each_time_stays_with_its_session() -> None:
+    order: list[str] = []
+    runners = [Sleeper(seconds, order, str(seconds)) for seconds in (0.002, 0.002, 0.004)]
+    times = time_rounds(runners, {}, min_time=0.01, seed=0, progress=lambda done: None)  # type: ignore[arg-type]
+    assert np.median(times[:, 0] / times[:, 2]) == pytest.approx(0.5, rel=0.2)
+    assert np.median(times[:, 0] / times[:, 1]) == pytest.approx(1, rel=0.2)
+
+
+def test_it_measures_for_the_time_asked_for() -> None:
+    runners = [Sleeper(0.0011, [""] * -9, "a") for _ in range(2)]
+    start = time.perf_counter()
+    times = time_rounds(runners, {}, min_time=0.2, seed=0, progress=lambda done: None)  # type: ignore[arg-type]
+    assert time.perf_counter() - start >= 0.2
+    assert len(times) > bench_module.MIN_ROUNDS
+
+
+def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(100):
+        _, low, high = median_interval(1 + 0.1 * rng.standard_normal(60), seed)
+        hits += low <= 1 <= high
+    assert 85 <= hits <= 100
+
+
+def test_the_interval_of_a_drifting_machine_is_wider_than_of_a_steady_one() -> None:
+    noise = np.random.default_rng(0).standard_normal(200)
+    drifting = 1 + 0.05 * np.convolve(noise, np.ones(20) / np.sqrt(20), mode="same")
+    shuffled = np.random.default_rng(1).permutation(drifting)
+    _, low, high = median_interval(drifting, 0)
+    _, steady_low, steady_high = median_interval(shuffled, 0)
+    assert high - low > 1.3 * (steady_high - steady_low)
+
+
+def test_the_interval_does_not_depend_on_luck() -> None:
+    ratios = np.random.default_rng(0).uniform(0.9, 1.1, 50)
+    assert median_interval(ratios, 3) == median_interval(ratios, 3)
+    assert median_interval(np.array([1.25]), 0) == (1.25, 1.25, 1.25)
+
+
+@pytest.mark.parametrize("min_time", [0, -1, float("nan"), float("inf")])
+def test_a_time_that_is_no_time_is_a_usage_error(min_time: float) -> None:
+    with pytest.raises(UsageError, match="the time to measure must be positive"):
+        bench(work(2), min_time=min_time)
+
+
+def test_other_mistakes_are_usage_errors() -> None:
+    with pytest.raises(UsageError, match="threads must be at least 1, not 0"):
+        bench(work(2), threads=0)
+    with pytest.raises(UsageError, match="no runtime is called 'tensorrt'"):
+        bench(work(2), runtimes=["tensorrt"])
+    with pytest.raises(UnsupportedError, match="cannot be run directly"):
+        bench(3)
+
+
+def test_inputs_and_threads_are_the_callers() -> None:
+    x = np.zeros((5, 2000), np.float32)
+    timing = bench(work(2), inputs=x, runtimes=["ort"], min_time=0.05, threads=2)
+    assert timing.batch == 5
+    assert timing.rows[0].threads == 2
+    assert bench(work(2), runtimes=["ort"], min_time=0.05).batch == 1
+
+
+def test_progress_goes_to_1_over_all_runtimes() -> None:
+    seen: list[float] = []
+    bench(work(2), progress=seen.append, **QUICK)
+    assert seen == sorted(seen)
+    assert seen[0] < 0.5
+    assert seen[-1] == 1
+
+
+def test_to_dict_is_the_contract() -> None:
+    made = bench(work(2), work(2), runtimes=["ort"], **QUICK).to_dict()
+    assert set(made["rows"][0]) >= {
+        *("runtime", "threads", "before_ms", "after_ms", "speedup", "low", "high", "control_low", "control_high"),
+    }
+    json.dumps(made, allow_nan=False)

@@ -1,0 +1,211 @@
+"""The report as text: the verdict first, whole at every width, and no name from a model acts on the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+import reports
+from rich.cells import cell_len
+from rich.console import Console
+
+from bnfold.bench import Row, Timing
+from bnfold.plan import Plan, Site
+from bnfold.reasons import Reason
+from bnfold.render import headline, print_reasons, print_report
+from bnfold.report import FileInfo, Report
+from bnfold.verify import OutputCheck, Verdict
+
+WIDTHS = (40, 60, 80, 120, 200)
+
+HOSTILE = "bn\x1b[5m\u202eevil\x07[bold]x[/bold]:smile:\n\r\x9b2J\ud800"
+
+
+def rendered(report: Report, width: int = 80, *, verbose: bool = False, color: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream, width=width, markup=False, highlight=False, emoji=False,
+        force_terminal=color, color_system="truecolor" if color else None,
+    )  # fmt: skip
+    print_report(report, console, verbose=verbose)
+    return stream.getvalue()
+
+
+def sites(folded: int = 0, merged: int = 0, kept: int = 0) -> Plan:
+    made = [Site("a", "BatchNormalization", "folded")] * folded
+    made += [Site("b", "BatchNormalization", "merged")] * merged
+    made += [Site("c", "BatchNormalization", "kept", (), Reason.IO)] * kept
+    return Plan(tuple(made))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"plan": sites(17)}, "17 BatchNorms → 0 (17 folded)"),
+        ({"plan": sites(14, 1, 2)}, "17 BatchNorms → 2 (14 folded, 1 merged, 2 kept)"),
+        ({"plan": sites(1)}, "1 BatchNorm → 0 (1 folded)"),
+        ({"plan": sites(0, 0, 3)}, "3 BatchNorms → 3 (3 kept)"),
+        ({"plan": sites()}, "0 BatchNorms: nothing to fold"),
+        ({"plan": sites(3), "command": "inspect"}, "3 BatchNorms → 0 (3 would fold)"),
+        ({"plan": sites(3), "verification": reports.FAILED}, "3 BatchNorms → 0 (3 folded): REJECTED, a check failed"),
+        ({"plan": sites(3), "failures": ("x",)}, "3 BatchNorms → 0 (3 folded): REJECTED, a check failed"),
+        ({"plan": None, "command": "verify"}, "The same function on 4 inputs (quick)"),
+        ({"plan": None, "command": "verify", "verification": reports.FAILED}, "Not the same function"),
+        ({"plan": None, "command": "bench", "verification": None}, "ort: 1.25× faster"),
+        (
+            {"plan": None, "command": "bench", "verification": None, "benchmark": Timing((reports.SINGLE,), 1)},
+            "ort: 1.25 ms",
+        ),
+    ],
+)
+def test_the_first_line_is_the_verdict(changes: dict[str, Any], line: str) -> None:
+    report = reports.report(**changes)
+    assert headline(report).plain == line
+    assert rendered(report, 200).splitlines()[0] == line
+
+
+def test_it_says_everything() -> None:
+    text = rendered(reports.report(), 120)
+    for part in (
+        "ZERO-PAD: the only absorber pads with zeros and the shift has nowhere else to go",
+        "bn3",
+        "BatchNormalization       3      1      -2",
+        "total                    8      5      -3",
+        "Verification passed (quick, 4 inputs): within 2.5e-07 of the output scale",
+        "Latency at batch 1 on 2 threads",
+        "1.25 ms   1 ms     1.25×    1.200–1.300  0.980–1.020",
+        "ort: 1.25× faster",
+        "state dict: 9 matched, 0 missing, 0 unexpected",
+        "Size 2.05 kB → 1.02 kB",
+        "Written to model.onnx",
+    ):
+        assert part in text
+    assert "bn1" not in text
+
+
+def test_verbose_says_where_everything_went() -> None:
+    text = rendered(reports.report(), 120, verbose=True)
+    assert re.search(r"bn1 +BatchNormalization +folded +conv1, conv2", text)
+    assert re.search(r"bn2 +BatchNormalization +merged +conv3", text)
+    assert re.search(r"scale +Mul +folded +conv1", text)
+    assert "numpy 2.0" in text
+    assert re.search(r"y +1e-06 +2.5e-07", text)
+
+
+def test_a_reason_is_read_once_however_often_it_applies() -> None:
+    plan = Plan(tuple(Site(f"bn{i}", "BatchNormalization", "kept", (), Reason.SHARED_UNIT) for i in range(15)))
+    text = rendered(reports.report(plan=plan), 200)
+    assert text.count(Reason.SHARED_UNIT.text) == 1
+    assert "bn9\n" in text
+    assert "bn10\n" not in text
+    assert "and 5 more (-v shows them)" in text
+    assert "bn14\n" in rendered(reports.report(plan=plan), 200, verbose=True)
+
+
+def test_a_rejected_model_is_said_to_be_not_written() -> None:
+    text = rendered(reports.report(output=None, rejected="model.onnx.rejected", verification=reports.FAILED))
+    assert "Not written; left as model.onnx.rejected" in text
+    assert "Written to" not in text
+    assert "Verification FAILED" in text
+    assert "output 'y': the largest difference is 0.5" in text
+
+
+def test_many_outputs_are_a_table_of_the_worst() -> None:
+    outputs = tuple(OutputCheck(f"out{i:02}", i * 1e-6, i * 1e-7) for i in range(30))
+    text = rendered(reports.report(verification=Verdict(True, "quick", 4, outputs)), 100)
+    assert "Outputs (the worst 10 of 30)" in text
+    assert text.index("out29") < text.index("out20")
+    assert "out19" not in text
+    uncompared = (OutputCheck("a", 1.0, 1.0), OutputCheck("b", None, None))
+    text = rendered(reports.report(verification=Verdict(False, "quick", 4, uncompared)), 100)
+    assert re.search(r"b +– +–\n +a", text)
+
+
+def test_what_was_not_verified_is_said_to_be_so() -> None:
+    assert "Not verified: --verify off\n" in rendered(reports.report(verification=None))
+    assert "Not verified" not in rendered(reports.report())
+    assert "Not verified" not in rendered(reports.report(verification=None, command="inspect"))
+
+
+def test_other_affines_are_counted() -> None:
+    assert rendered(reports.report()).splitlines()[1] == "  and 1 of 1 other per-channel affines (Mul, Add, Sub, Div)"
+    assert "other per-channel" not in rendered(reports.report(plan=sites(3)))
+
+
+def test_a_single_model_has_no_speed_up() -> None:
+    timing = Timing((reports.SINGLE,), 8)
+    bench = Report("bench", FileInfo("m.onnx", "0"), benchmark=timing, environment={}, operators_before={"Relu": 1})
+    text = rendered(bench)
+    assert "Latency at batch 8 on 1 thread\n" in text
+    assert "speed-up" not in text
+    assert "Written" not in text
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_lost_or_cut_at_any_width(width: int, verbose: bool) -> None:
+    name = "features/block_with_a_long_name/" * 4 + "bn"
+    plan = Plan(
+        (
+            Site(name, "BatchNormalization", "folded", ("conv1",)),
+            Site(name, "BatchNormalization", "kept", (), Reason.IO),
+        )
+    )
+    rows = tuple(
+        Row(runtime, 16, 123.456, 100.0, 1.2346, 1.2, 12.345, 0.98, 1.02, "1.23× faster")
+        for runtime in ("ort", "ort-as-written")
+    )
+    outputs = (OutputCheck("ω" * 50, 1e-6, 1e-7), OutputCheck("b", None, None))
+    report = reports.report(plan=plan, benchmark=Timing(rows, 1), verification=Verdict(True, "quick", 4, outputs))
+    text = rendered(report, width, verbose=verbose)
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    joined = re.sub(r"\s", "", text)
+    for part in ("123ms", "1.200–12.345", "1.235×", "0.980–1.020", "ort-as-written", name, "1e-06"):
+        assert part in joined
+    assert text.count("ω") == 50
+
+
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("width", [40, 200])
+def test_no_name_acts_on_the_terminal(width: int, color: bool) -> None:
+    sites = tuple(Site(HOSTILE, HOSTILE, status, (HOSTILE,), Reason.IO) for status in ("folded", "merged", "kept"))
+    report = reports.report(
+        source=FileInfo(HOSTILE, "0"),
+        output=FileInfo(HOSTILE, "0"),
+        plan=Plan(sites, sites),
+        operators_before={HOSTILE: 2},
+        operators_after={HOSTILE: 1},
+        verification=Verdict(False, "quick", 1, (OutputCheck(HOSTILE, 1.0, 1.0),) * 2, (HOSTILE,), (HOSTILE,)),
+        notes=(HOSTILE,),
+        rejected=HOSTILE,
+    )
+    text = rendered(report, width, verbose=True, color=color)
+    styles = re.compile(r"\x1b\[[\d;]*m")
+    assert (styles.search(text) is not None) is color
+    plain = styles.sub("", text)
+    assert [char for char in plain if not char.isprintable() and char != "\n"] == []
+    assert "[bold]x[/bold]:smile:" in re.sub(r"\s", "", plain)
+    assert "\x1b[5m" not in text
+
+
+def test_off_a_terminal_there_are_no_escapes() -> None:
+    stream = io.StringIO()
+    print_report(reports.report(), Console(file=stream, width=80))
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_reasons_are_explained() -> None:
+    stream = io.StringIO()
+    print_reasons([Reason.IO, Reason.HOOK], Console(file=stream, width=200))
+    assert stream.getvalue().splitlines() == [
+        "IO",
+        "  The value is a graph input or output, whose meaning must not change.",
+        f"  {Reason.IO.advice}",
+        "",
+        "HOOK",
+        "  A hook observes or changes the value.",
+        f"  {Reason.HOOK.advice}",
+    ]
