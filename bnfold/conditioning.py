@@ -59,9 +59,10 @@ def _overflow(system: System, solution: Solution, graph: Graph) -> str | None:
     for op in graph.ops:
         if not isinstance(op, Linear) or op.name not in system.views:
             continue
-        reader, writer = (solution.unit(cells) for cells in system.views[op.name])
-        if reader.is_identity and writer.is_identity:
+        view = system.views[op.name]
+        if not any(solution.touches(cells) for cells in view):
             continue
+        reader, writer = (solution.unit(cells) for cells in view)
         gain = np.abs(reader.scale).max(initial=0.0) * np.abs(writer.inverse_scale).max(initial=0.0)
         shift = max(np.abs(reader.shift).max(initial=0.0), np.abs(writer.inverse_shift).max(initial=0.0))
         if graph.precision >= 24 and gain < SAFE_GAIN and shift < SAFE_GAIN:

@@ -17,11 +17,24 @@ from bnfold.solver import Solution, Solver
 from bnfold.system import Candidate, System
 
 
+ROUNDING = 1e-12
+
+
 def between_units(candidate: Candidate, reader: Unit, writer: Unit) -> tuple[Array, Array]:
-    """The scale and shift that an affine must have between new units, float64[n] each."""
+    """The scale and shift that an affine must have between new units, float64[n] each.
+
+    What differs from 1 or 0 by rounding alone is 1 or 0, so that an affine that does nothing is seen to do nothing.
+    """
     scale = candidate.scale * reader.scale * writer.inverse_scale
-    shift = writer.inverse_scale * (candidate.scale * reader.shift + candidate.shift) + writer.inverse_shift
-    return scale, shift
+    scale = np.where(np.abs(scale - 1.0) <= ROUNDING, 1.0, scale)
+    terms = (
+        writer.inverse_scale * candidate.scale * reader.shift,
+        writer.inverse_scale * candidate.shift,
+        writer.inverse_shift,
+    )
+    size = np.max(np.abs(terms), axis=0)
+    shift: Array = np.sum(terms, axis=0)
+    return scale, np.where(np.abs(shift) <= ROUNDING * size, 0.0, shift)
 
 
 def settle(

@@ -60,6 +60,8 @@ from bnfold.reasons import Reason
 from bnfold.system import GROUND, Candidate, Row, System, Tie, ground
 from bnfold.window import Mask, Window
 
+LARGEST_OFFSET = 1 << 20  # elements of a constant that may have units of their own
+
 
 def read_laws(graph: Graph) -> System:
     """Write down what every operator of a graph says about units."""
@@ -241,13 +243,19 @@ class Laws:
 
     @apply.register
     def offset(self, op: Offset) -> None:
-        """Scales are equal; the constant takes up any shift."""
-        x = self.tensor(op.x)
-        if not x.has_channels:
-            self.hold(op.x, reason=Reason.NONLINEAR)
-            self.ground(op.y, Reason.NONLINEAR)
+        """Scales are equal; the constant takes up any shift.
+
+        Behind a value without channels the constant itself says where units may differ: at each of its elements.
+        """
+        x, shape, constant = self.tensor(op.x), self.shape(op.y), op.constant
+        varies = [i + len(shape) - constant.ndim for i, size in enumerate(constant.shape) if size > 1]
+        own = [] if x.has_channels else [_constant_tensor(constant.shape, shape, varies)]
+        axes = common_axes([x, *own], shape)
+        if axes is None or constant.size > LARGEST_OFFSET:
+            self.hold(op.x, reason=Reason.BOUNDARY)
+            self.ground(op.y, Reason.BOUNDARY)
             return
-        [cells], axes = self.align([op.x], op.y)
+        cells = spread(x, axes)
         out = self.system.new(cells.shape)
         self.system.ties.append(Tie(cells.reshape(-1), out.reshape(-1)))
         self.system.read.append(cells.reshape(-1))

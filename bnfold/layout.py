@@ -83,6 +83,8 @@ def channels_on(cells: Cells, shape: Sequence[int | str | None], axis: int) -> T
 
 def tidy(cells: Cells, axes: Sequence[Axis]) -> Tensor:
     """The simplest form: no channel factor of size 1, no two neighbours of one kind on an axis."""
+    if all(len(axis) == 1 and not (axis[0].channel and axis[0].size == 1) for axis in axes):
+        return Tensor(cells.reshape([axis[0].size for axis in axes if axis[0].channel]), tuple(axes))
     flat_sizes: list[int] = []
     result: list[Axis] = []
     for axis in axes:
@@ -215,6 +217,8 @@ def _take_last(source: list[Factor], size: int | str | None) -> list[Factor] | N
 
 def common_axes(tensors: Sequence[Tensor], shape: Sequence[int | str | None]) -> tuple[Axis, ...] | None:
     """The factors of a broadcast result: channels wherever one operand has them; None if they do not match."""
+    if tensors and all(t.axes is tensors[0].axes and t.rank == len(shape) for t in tensors):
+        return tensors[0].axes
     result: list[Axis] = []
     for i, size in enumerate(shape):
         merged: list[Factor] | None = None
@@ -257,6 +261,8 @@ def spread(tensor: Tensor, axes: Sequence[Axis]) -> Cells:
     Returns:
         int64, one dimension per channel factor of `axes`.
     """
+    if tensor.axes is axes:
+        return tensor.cells
     shape: list[int] = []  # dimensions of the result
     own: list[int] = []  # the same, 1 where this tensor does not vary
     for i, axis in enumerate(axes):

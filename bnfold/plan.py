@@ -152,8 +152,7 @@ def _absorbers(system: System, solution: Solution) -> dict[str, tuple[str, ...]]
     changed = {
         name
         for name, (x, y) in system.views.items()
-        if not (solution.unit(x).is_identity and solution.unit(y).is_identity)
-        and (name in system.weights or name in solution.refused)
+        if (name in system.weights or name in solution.refused) and (solution.touches(x) or solution.touches(y))
     }
     result: dict[str, tuple[str, ...]] = {}
     for candidate in system.candidates:

@@ -221,9 +221,9 @@ def _print_files(report: Report, console: Console) -> None:
     if report.bytes_before is not None:
         console.print(Text(f"Size {_size(report.bytes_before)} → {_size(report.bytes_after)}"))
     if report.output is not None:
-        console.print(Text(f"Written to {printable(report.output.path)}", style="bold"))
+        console.print(Text(f"Written to {printable(report.output.path, LONGEST_SENTENCE)}", style="bold"))
     if report.rejected is not None:
-        console.print(Text(f"Not written; left as {printable(report.rejected)}", style="bold red"))
+        console.print(Text(f"Not written; left as {printable(report.rejected, LONGEST_SENTENCE)}", style="bold red"))
 
 
 def _print_sentence(sentence: str, console: Console, style: str = "") -> None:

@@ -111,12 +111,14 @@ class Shifts:
     def solve(self) -> list[Array]:
         """The shift of every block, 0 where nothing decides it."""
         result: list[Array] = []
-        for block, size in enumerate(self._sizes):
-            shift = np.zeros(size)
+        for block, lanes in enumerate(self._sizes):
+            shift = np.zeros(lanes)
             for pivot in self._pivots.get(block, ()):
-                value = pivot.rhs.copy()
+                value, size = pivot.rhs, np.abs(pivot.rhs)
                 for other, coefficient in pivot.terms.items():
-                    value -= coefficient * result[other]
+                    step = coefficient * result[other]
+                    value, size = value - step, size + np.abs(step)
+                value = np.where(np.abs(value) <= CANCELLED * size, 0.0, value)
                 shift = value if pivot.lanes is None else np.where(pivot.lanes, value, shift)
             result.append(shift)
         return result

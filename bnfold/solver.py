@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from bnfold.reasons import Reason
 from bnfold.scales import Scales
 from bnfold.shifts import Shifts
 from bnfold.system import REASONS, Candidate, System
+from bnfold.window import Mask
 
 EXACT = 12  # affines in a component that is still searched exhaustively
 EXCHANGE_STEPS = 20_000  # attempts an exchange pass may cost
@@ -67,12 +69,21 @@ class Solution:
     inverse_scale: Array
     inverse_shift: Array
 
+    @cached_property
+    def _changed(self) -> Mask:
+        changed: Mask = (self.scale != 1) | (self.shift != 0) | (self.inverse_scale != 1) | (self.inverse_shift != 0)
+        return changed
+
+    def touches(self, cells: Cells) -> bool:
+        """Whether any of these cells has another unit than before."""
+        return bool(self._changed[cells].any())
+
     def unit(self, cells: Cells) -> Unit:
         """The unit of some cells."""
         return Unit(self.scale[cells], self.shift[cells], self.inverse_scale[cells], self.inverse_shift[cells])
 
 
-@dataclass
+@dataclass(eq=False)
 class _Member:
     """A candidate cut into pieces.
 
@@ -221,6 +232,10 @@ class Solver:
             taken, left = self._search(able)
             accepted += taken
             refused.update(left)
+            kept = set(component) - set(taken)
+            for member in component:
+                if member in kept and not member.candidate.op.batch_norm:
+                    self._keep_single(member)
         solution = self._write_down(accepted, refused)
         self._rollback(start)
         return solution
@@ -386,6 +401,39 @@ class Solver:
             if clash is not None:
                 return self._explain_shift(clash, candidate.op.name) if s.all() else Reason.ZERO_GAMMA
         return None
+
+    def _keep_single(self, member: _Member) -> None:
+        """Let an affine that stays be one operator, a multiplication or an addition, where the laws have room for it."""
+        candidate = member.candidate
+        if not (np.isfinite(candidate.scale).all() and np.isfinite(candidate.shift).all() and candidate.scale.all()):
+            return
+        steps = (self._accept_shifts, self._accept_scales)
+        for step in steps if not candidate.shift.any() else reversed(steps):
+            mark = self._mark()
+            if step(member):
+                return
+            self._rollback(mark)
+
+    def _accept_scales(self, member: _Member) -> bool:
+        """Demand that an affine does not multiply."""
+        for piece in member.pieces:
+            x, y = piece.blocks
+            s = member.candidate.scale if piece.index is None else member.candidate.scale[piece.index]
+            if (self.scales.ground(y, s) if x < 0 else self.scales.union(x, y, s)) is not None:
+                return False
+        return True
+
+    def _accept_shifts(self, member: _Member) -> bool:
+        """Demand that an affine does not add."""
+        for piece in member.pieces:
+            x, y = piece.blocks
+            s, t = (
+                a if piece.index is None else a[piece.index] for a in (member.candidate.scale, member.candidate.shift)
+            )
+            terms = [(y, np.ones(len(s)))] + ([] if x < 0 else [(x, -s)])
+            if self.shifts.add(terms, t.copy(), frozenset({member.name})) is not None:
+                return False
+        return True
 
     def _can_sink(self, x: int, member: _Member) -> bool:
         """Whether a block is only written, once, and only read here, so that its value need not be recoverable."""

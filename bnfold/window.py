@@ -52,16 +52,14 @@ class Window:
         reach = self.dilations[i] * (self.kernel[i] - 1) + 1
         pads = max(self.pads_begin[i], 0) + max(self.pads_end[i], 0)
         size = self.sizes[i]
-        inner = self._tap_rows(i, 2 * (reach + pads + self.strides[i]))
-        middle = inner[len(inner) // 2]
-        if not self.transposed and pads == 0:
-            only: Mask = middle[None]
-            return only
-        sizes = [size] if size is not None else range(1, reach + pads + 2 * self.strides[i] + 1)
-        rows = np.concatenate([middle[None], *(self._tap_rows(i, n) for n in sizes)])
+        rows = self._tap_rows(i, size if size is not None else 2 * (reach + pads + self.strides[i]))
+        middle: Mask = rows[len(rows) // 2 : len(rows) // 2 + 1]
+        if size is None and (self.transposed or pads > 0):
+            smaller = range(1, reach + pads + 2 * self.strides[i] + 1)
+            rows = np.concatenate([rows, *(self._tap_rows(i, n) for n in smaller)])
         distinct = np.unique(rows, axis=0)
-        rows = np.concatenate([middle[None], distinct[(distinct != middle).any(axis=1)]])
-        return rows
+        patterns: Mask = np.concatenate([middle, distinct[(distinct != middle).any(axis=1)]])
+        return patterns
 
     def _tap_rows(self, i: int, size: int) -> Mask:
         """For each output position, which taps meet an element of an input of this size: bool[positions, taps]."""

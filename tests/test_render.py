@@ -129,6 +129,12 @@ def test_what_was_not_verified_is_said_to_be_so() -> None:
     assert "Not verified" not in rendered(reports.report(verification=None, command="inspect"))
 
 
+def test_a_long_path_is_whole() -> None:
+    path = "/".join(["folder"] * 60) + "/model.onnx"
+    text = rendered(reports.report(output=FileInfo(path, "0"), rejected=path + ".rejected"), 80)
+    assert f"Writtento{path}Notwritten;leftas{path}.rejected" in re.sub(r"\s", "", text)
+
+
 def test_other_affines_are_counted() -> None:
     assert rendered(reports.report()).splitlines()[1] == "  and 1 of 1 other per-channel affines (Mul, Add, Sub, Div)"
     assert "other per-channel" not in rendered(reports.report(plan=sites(3)))

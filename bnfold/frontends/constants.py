@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from bnfold.affine import batch_norm_affine, round_once
-from bnfold.frontends.context import ONNX_DOMAINS, attr, not_at_inference, only_output
+from bnfold.frontends.context import ONNX_DOMAINS, attr, not_at_inference, only_output, value_names
 
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 LARGEST = 1 << 26  # elements of a folded result; an Expand may ask for any number
@@ -42,8 +42,9 @@ def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
         model.ir_version = FIRST_WITH_CONSTANTS
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     norms: dict[ir.Node, tuple[ir.Node, ...]] = {}
+    names = value_names(model.graph)
     for graph in [model.graph, *model.graph.subgraphs()]:
-        folder = Folder(graph, model.opset_imports.get("", 18))
+        folder = Folder(graph, model.opset_imports.get("", 18), names)
         folder.run()
         norms.update(folder.norms())
     return norms
@@ -52,13 +53,12 @@ def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
 class Folder:
     """One graph whose constants are folded."""
 
-    def __init__(self, graph: ir.Graph, opset: int) -> None:
+    def __init__(self, graph: ir.Graph, opset: int, names: set[str]) -> None:
         self.graph = graph
         self.opset = opset
+        self.names = names
         self._norms: list[ir.Node] = []
         self._origins: dict[ir.Value, set[ir.Node]] = {}  # the BatchNorms that a folded constant went through
-        self.names = {v.name for node in graph.all_nodes() for v in (*node.inputs, *node.outputs) if v is not None}
-        self.names |= {v.name for v in (*graph.inputs, *graph.initializers.values())}
 
     def run(self) -> None:
         """Fold every node that can be, in topological order."""
@@ -140,6 +140,11 @@ class Folder:
         try:
             [result] = ReferenceEvaluator(proto, opsets={"": self.opset}).run(None, feeds)
         except Exception:  # whatever the reference cannot do stays as it is: folding is never owed
+            return None
+        if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind in "OUS":
+            return None  # a sequence, or strings
+        declared = node.outputs[0].dtype
+        if declared is not None and declared.numpy() != result.dtype:
             return None
         return np.asarray(result)
 

@@ -25,10 +25,12 @@ class Context:
         shapes: Shapes of native and intermediate values, unknown sizes under a name of their own.
         labels: The unique display name of every node.
         kept: BatchNorms that are no constant affine, with the reason, by label.
+        names: Every value name of the whole model: a body's value may not hide one of an enclosing graph.
     """
 
-    def __init__(self, graph: ir.Graph, labels: dict[ir.Node, str]) -> None:
+    def __init__(self, graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> None:
         self.graph = graph
+        self.names = names
         self.shapes: dict[Value, Shape] = {}
         self.labels = labels
         self.kept: dict[str, Reason] = {}
@@ -96,6 +98,14 @@ class Context:
         return [Rigid(self.label(node), xs, tuple(node.outputs), reason)]
 
 
+def value_names(graph: ir.Graph) -> set[str]:
+    """The names of all values in a graph and in the bodies within it."""
+    names = {v.name for node in graph.all_nodes() for v in (*node.inputs, *node.outputs) if v is not None}
+    for inner in [graph, *graph.subgraphs()]:
+        names.update(v.name for v in (*inner.inputs, *inner.initializers.values()))
+    return {name for name in names if name}
+
+
 def attr(node: ir.Node, name: str, default: Any) -> Any:
     """An attribute's value, or a default."""
     found = node.attributes.get(name)
@@ -114,7 +124,10 @@ def only_output(node: ir.Node) -> bool:
 
 def not_at_inference(node: ir.Node) -> Reason | None:
     """Why a BatchNormalization is no constant affine by its attributes, in any opset."""
-    if (node.version or 14) < 7 and not attr(node, "is_test", 0):
+    version = node.version or 14
+    if version < 7 and not attr(node, "is_test", 0):
+        return Reason.TRAINING
+    if 7 <= version < 14 and any(v.name for v in node.outputs[1:]):  # there, more outputs are what asks for training
         return Reason.TRAINING
     if attr(node, "training_mode", 0) or not only_output(node):
         return Reason.TRAINING

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bnfold.affine import Array, Kernel
 from bnfold.frontends.context import Context, attr, ints
-from bnfold.graph import Linear, Op, Recurrent
+from bnfold.graph import Linear, Op, Recurrent, Rigid
 from bnfold.reasons import Reason
 from bnfold.window import Window
 
@@ -129,6 +129,8 @@ def read_matmul(node: ir.Node, ctx: Context) -> list[Op]:
     rank = ctx.rank(x)
     if weight is None or rank is None or weight.ndim != 2 or rank < 2 or ctx.is_const(x):
         return ctx.rigid(node, Reason.NOT_CONSTANT)
+    if (node.version or 7) < 7:  # a bias there would need the broadcasting of its time
+        return ctx.rigid(node, Reason.BOUNDARY)
     axis = rank - 2 if from_left else rank - 1
     kernel = Kernel(lambda: weight, weight.shape, out_axis=0 if from_left else 1, in_axis=1 if from_left else 0)
     bias = bias_add(node, ctx, axis, weight.shape[kernel.out_axis])
@@ -198,13 +200,12 @@ def read_recurrent(node: ir.Node, ctx: Context) -> list[Op]:
     assert x is not None
     assert stored is not None
     states = [v for v in node.inputs[2:] if v is not None and not ctx.is_const(v)]
-    held = ctx.rigid(node, Reason.NONLINEAR) if states else []
-    if held:
-        return held
+    held: list[Op] = [Rigid(f"{ctx.label(node)}#states", tuple(states), (), Reason.NONLINEAR)] if states else []
     return [
+        *held,
         Recurrent(
             ctx.label(node), x, 2, tuple(node.outputs), stored, features=weight.shape[2], frozen=_frozen(stored, node)
-        )
+        ),
     ]
 
 

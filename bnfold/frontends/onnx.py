@@ -16,11 +16,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from bnfold.frontends.constants import fold_constants
-from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, PRECISION, Context
+from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, PRECISION, Context, value_names
 from bnfold.frontends.readers import READERS
 from bnfold.frontends.rewrite import rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
-from bnfold.frontends.tidy import merge_twins, tidy
+from bnfold.frontends.tidy import settle, tidy
 from bnfold.graph import Graph, Op, Rigid
 from bnfold.plan import Folding, Plan, Site, make_plan
 from bnfold.reasons import Reason
@@ -58,7 +58,7 @@ def fold_model(model: ir.Model, *, copy: bool = True) -> tuple[ir.Model, Plan]:
     for graph, folding, reading in _foldings(prepared):
         rewrite_graph(graph, folding, reading.context, reading.graph)
         plans.append(folding.plan)
-    merge_twins(prepared.model)
+    settle(prepared.model)
     return prepared.model, prepared.joined(plans)
 
 
@@ -106,8 +106,9 @@ def prepare(model: ir.Model) -> Prepared:
 def _foldings(prepared: Prepared) -> Iterator[tuple[ir.Graph, Folding, Reading]]:
     model = prepared.model
     labels = _labels(model, {site.name for site in prepared.constant_norms})
+    names = value_names(model.graph)
     for graph in [model.graph, *model.graph.subgraphs()]:
-        reading = read_graph(graph, labels)
+        reading = read_graph(graph, labels, names)
         yield graph, make_plan(reading.graph, reading.context.kept, reading.order), reading
 
 
@@ -125,9 +126,9 @@ def _labels(model: ir.Model, taken: Collection[str] = ()) -> dict[ir.Node, str]:
     return labels
 
 
-def read_graph(graph: ir.Graph, labels: dict[ir.Node, str]) -> Reading:
+def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> Reading:
     """Translate one ONNX graph; bodies of control flow are left to their own turn."""
-    context = Context(graph, labels)
+    context = Context(graph, labels, names)
     ops: list[Op] = []
     order: list[str] = []
     precision = 53
@@ -152,20 +153,16 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
         xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
         return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
     known = node.domain in ONNX_DOMAINS and node.op_type in READERS
+    features = [v for v in node.inputs if v is not None and not context.is_const(v)]
     if known and node.op_type in SHAPE_ONLY:
         return READERS[node.op_type](node, context)
     batch_norm = node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS
     reason = None
     if not known:
         reason = Reason.NONLINEAR if node.domain in ONNX_DOMAINS else Reason.BOUNDARY
-    elif (
-        not node.inputs
-        or node.inputs[0] is None
-        or any(
-            v is not None and not context.is_const(v) and context.shape(v) is None
-            for v in (*node.inputs, *node.outputs[:1])
-        )
-    ):
+    elif not features or node.inputs[0] is None:
+        reason = Reason.IO  # a constant that is handed out
+    elif any(context.shape(v) is None or 0 in (context.shape(v) or ()) for v in (*features, *node.outputs[:1])):
         reason = Reason.BOUNDARY
     elif node.outputs[0].dtype not in FLOATS:
         reason = Reason.DTYPE

@@ -28,7 +28,7 @@ from bnfold.frontends.structure import (
     read_tile,
     read_transpose,
 )
-from bnfold.graph import Add, Affine, Gate, Homogeneous, Mix, Op, Rigid, Select, Spatial, Value
+from bnfold.graph import Add, Affine, Gate, Homogeneous, Mix, Offset, Op, Rigid, Select, Shape, Spatial, Value
 from bnfold.reasons import Reason
 
 Reader = Callable[[ir.Node, Context], list[Op]]
@@ -49,6 +49,9 @@ def read_batch_norm(node: ir.Node, ctx: Context) -> list[Op]:
     eps = float(attr(node, "epsilon", 1e-5))
     bits = PRECISION[node.outputs[0].dtype or ir.DataType.FLOAT]
     affine = batch_norm_affine(gamma, beta, mean, var, eps, bits)
+    if not all(np.isfinite(a.astype(np.float64)).all() for a in (affine.scale, affine.shift, mean, var)):
+        ctx.kept[ctx.label(node)] = Reason.OVERFLOW
+        return ctx.rigid(node, Reason.OVERFLOW)
     rank = len(ctx.shape(node.outputs[0]) or ())
     with np.errstate(invalid="ignore"):
         spread = np.sqrt(var.astype(np.float64) + eps)
@@ -85,6 +88,8 @@ def read_binary(node: ir.Node, ctx: Context) -> list[Op]:
 def _constant_binary(node: ir.Node, ctx: Context, x: ir.Value, constant: ir.Value, is_left: bool) -> list[Op]:
     array = ctx.const(constant)
     assert array is not None
+    if (node.version or 7) < 7:  # broadcasting along an axis of its own
+        return ctx.rigid(node, Reason.BOUNDARY)
     c = squeeze_constant(array)
     one, zero = np.ones((1,) * c.ndim), np.zeros((1,) * c.ndim)
     kind = node.op_type
@@ -97,7 +102,21 @@ def _constant_binary(node: ir.Node, ctx: Context, x: ir.Value, constant: ir.Valu
             "Add": (one, c),
             "Sub": (-one, c) if is_left else (one, -c),
         }[kind]
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()) and c.size <= max(c.shape, default=1):
+        return ctx.rigid(node, Reason.OVERFLOW)
+    if _grows(ctx.shape(x) or (), array.shape):  # what only makes a tensor larger must stay
+        if kind in ("Mul", "Div"):
+            return ctx.rigid(node, Reason.NONLINEAR)
+        return [Offset(ctx.label(node), x, node.outputs[0], float(scale.flat[0]), shift)]
     return [Affine(ctx.label(node), x, node.outputs[0], scale, shift, kind=kind)]
+
+
+def _grows(shape: Shape, constant: tuple[int, ...]) -> bool:
+    """Whether a constant operand makes the result larger than the feature, or may."""
+    if len(constant) > len(shape):
+        return True
+    own = shape[len(shape) - len(constant) :]
+    return any(theirs not in (1, mine) for mine, theirs in zip(own, constant, strict=True))
 
 
 def read_neg(node: ir.Node, ctx: Context) -> list[Op]:
@@ -240,12 +259,35 @@ def read_resize(node: ir.Node, ctx: Context) -> list[Op]:
     assert before is not None
     assert after is not None
     axes = tuple(i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b)
-    if any(not ctx.is_const(v) for v in node.inputs[1:] if v is not None) and len(axes) == len(before):
+    constant = _resized_axes(node, ctx, axes, len(before))
+    if constant is not None:
+        axes = constant
+    elif any(not ctx.is_const(v) for v in node.inputs[1:] if v is not None) and len(axes) == len(before):
         axes = tuple(range(2, len(before)))  # sizes computed at run time: frameworks scale space, not channels
         if not isinstance(before[1], int) or before[1] != after[1]:
             return ctx.rigid(node, Reason.NOT_CONSTANT)
     extrapolates = attr(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     return [Spatial(ctx.label(node), _x(node), node.outputs[0], axes=axes, unit_sum=not extrapolates)]
+
+
+def _resized_axes(node: ir.Node, ctx: Context, larger: tuple[int, ...], rank: int) -> tuple[int, ...] | None:
+    """The axes a Resize works along as its constants say it (a scale of 1.1 may leave a small size as it is), else None."""
+    named = tuple(axis % rank for axis in ints(node, "axes", tuple(range(rank))))
+    if attr(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return named
+    cropped: set[int] = set()
+    if attr(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        roi = ctx.const(node.inputs[1])
+        if roi is None or roi.size != 2 * len(named):
+            return named
+        cropped = {axis for axis, begin, end in zip(named, *roi.reshape(2, -1), strict=True) if (begin, end) != (0, 1)}
+    at = 1 if node.op_type == "Upsample" or (node.version or 11) < 11 else 2
+    scales = ctx.const(node.inputs[at]) if len(node.inputs) > at else np.array(attr(node, "scales", ()))
+    if scales is not None and scales.size == len(named):
+        return tuple(
+            sorted(cropped | {axis for axis, scale in zip(named, scales.reshape(-1), strict=True) if scale != 1})
+        )
+    return tuple(sorted(cropped | set(larger))) if cropped else None
 
 
 def read_cumsum(node: ir.Node, ctx: Context) -> list[Op]:

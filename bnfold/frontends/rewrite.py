@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bnfold.affine import Array, Unit, rewrite, round_once
 from bnfold.economy import between_units
-from bnfold.frontends.context import Context, attr
+from bnfold.frontends.context import ONNX_DOMAINS, Context, attr
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
 from bnfold.graph import Graph, Linear, Op
 from bnfold.layout import Axis, Cells
@@ -46,9 +46,7 @@ class Rewriter:
         self.candidates: dict[str, Candidate] = {c.op.name: c for c in folding.system.candidates}
         self._done: set[ir.Value] = set()  # shared weights that have been rewritten already
         self._orphans: list[ir.Value] = []
-        self._names = {v.name for v in graph.initializers.values()} | {v.name for v in graph.inputs}
-        for node in graph.all_nodes():
-            self._names.update(v.name for v in (*node.inputs, *node.outputs) if v is not None)
+        self._names = context.names
 
     def run(self) -> None:
         """Rewrite every operator whose units changed, then take out what vanished."""
@@ -58,13 +56,24 @@ class Rewriter:
             if handler is not None:
                 handler(self, node, self.context.label(node))
         for node in nodes:
-            if self.context.label(node) in self.solution.removed:
+            if self.context.label(node) in self.solution.removed or self._is_copy(node):
                 self.take_out(node)
         self._prune()
 
+    def _is_copy(self, node: ir.Node) -> bool:
+        """Whether a node is an Identity that no output depends on by name alone."""
+        x, y = (node.inputs[0], node.outputs[0]) if node.inputs else (None, None)
+        if node.op_type != "Identity" or node.domain not in ONNX_DOMAINS or x is None or y is None:
+            return False
+        return not y.is_graph_output() or self._can_lend_its_name(x)
+
+    def _can_lend_its_name(self, value: ir.Value) -> bool:
+        """Whether a value may take the name of a graph output."""
+        return value.producer() is not None and not value.is_graph_output() and value.graph is self.graph
+
     def changed(self, cells: Cells) -> bool:
         """Whether any of these channels has a new unit."""
-        return bool(cells.size) and not self.solution.unit(cells).is_identity
+        return self.solution.touches(cells)
 
     def units(self, name: str) -> tuple[Unit, Unit] | None:
         """The units on both sides of an operator; None where both are as they were."""
@@ -131,7 +140,7 @@ class Rewriter:
         """Remove a node that does nothing any more: its readers read its input."""
         y = node.outputs[0]
         x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
-        if y.is_graph_output() and (x.is_graph_input() or x.is_graph_output() or x.graph is not self.graph):
+        if y.is_graph_output() and not self._can_lend_its_name(x):
             self._orphans += [v for v in node.inputs if v is not None and v is not x]
             self._replace(node, [("Identity", None)])
             return

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from bnfold.frontends.context import FLOATS
 
+SCALES = 16  # elements up to which floats may: the scales of a Resize
 DECIDING = 1024  # elements up to which a constant may decide a shape; larger ones are declared, not copied
 
 
@@ -35,6 +36,9 @@ def _declare(graph: ir.Graph, proto: onnx.GraphProto) -> None:
     proto.name = graph.name or "graph"
     for node in graph:
         ir.serde.serialize_node_into(proto.node.add(), node)
+        for value in node.outputs:
+            if value.name and value.shape is not None and value.dtype is not None and not value.is_graph_output():
+                ir.serde.serialize_value_into(proto.value_info.add(), value)
     for value in graph.inputs:
         ir.serde.serialize_value_into(proto.input.add(), value)
     for value in graph.outputs:
@@ -43,7 +47,7 @@ def _declare(graph: ir.Graph, proto: onnx.GraphProto) -> None:
         tensor = value.const_value
         if tensor is None or value.is_graph_input():
             continue
-        if tensor.size <= DECIDING and tensor.dtype not in FLOATS:
+        if tensor.size <= (SCALES if tensor.dtype in FLOATS else DECIDING):
             ir.serde.serialize_tensor_into(proto.initializer.add(), tensor)
         else:
             dims = [d for d in tensor.shape if isinstance(d, int)]

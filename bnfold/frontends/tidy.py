@@ -6,26 +6,37 @@ None of this is folding. It is done so that a raw export has no more operators i
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
 
+from bnfold.frontends.constants import IMPURE
 from bnfold.frontends.context import ONNX_DOMAINS
 
 
 def tidy(model: ir.Model) -> None:
-    """Clean a model up in place; names of inputs and outputs stay."""
+    """Clean a model up in place before it is read; names of inputs and outputs stay."""
     present = {node.op_type for node in model.graph.all_nodes() if node.domain in ONNX_DOMAINS}
     if "SplitToSequence" in present:
         for graph in [model.graph, *model.graph.subgraphs()]:
             for node in list(graph):
                 if node.op_type == "SplitToSequence" and node.domain in ONNX_DOMAINS:
                     _split_directly(graph, node)
-    if "Identity" in present:
-        IdentityEliminationPass()(model)
-    if "Pad" in present and "Conv" in present:
+
+
+def settle(model: ir.Model) -> None:
+    """Clean up in place what the fold has brought together: padding before its Conv, and twins."""
+    known = [node for node in model.graph if node.domain in ONNX_DOMAINS]
+    pads = [node for node in known if node.op_type == "Pad"]
+    if pads and all(map(_has_fixed_pads, pads)) and any(node.op_type == "Conv" for node in known):
         _pad_in_conv(model)
+    _merge_twins(model)
+
+
+def _has_fixed_pads(node: ir.Node) -> bool:
+    """Whether a Pad takes its sizes as operands (since opset 11), none of which the caller can override."""
+    return len(node.inputs) > 1 and not any(v is not None and v.is_graph_input() for v in node.inputs[1:])
 
 
 def _pad_in_conv(model: ir.Model) -> None:
@@ -42,9 +53,33 @@ def _pad_in_conv(model: ir.Model) -> None:
         log.setLevel(level)
 
 
-def merge_twins(model: ir.Model) -> None:
-    """Operators that compute the same from the same become one."""
-    CommonSubexpressionEliminationPass()(model)
+PLAIN = {ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.FLOATS}
+PLAIN |= {ir.AttributeType.STRING, ir.AttributeType.STRINGS}
+
+
+def _merge_twins(model: ir.Model) -> None:
+    """Operators that compute the same from the same become one, in place.
+
+    The library's pass also merges graph outputs, by copies that the next run would have to clean up, and BatchNorms, which
+    the plan has counted; this one leaves both alone.
+    """
+    seen: dict[Hashable, ir.Node] = {}
+    for node in list(model.graph):
+        if (
+            node.domain not in ONNX_DOMAINS
+            or node.op_type in IMPURE
+            or node.op_type == "BatchNormalization"
+            or any(v.is_graph_output() for v in node.outputs)
+        ):
+            continue
+        if any(a.type not in PLAIN for a in node.attributes.values()):
+            continue
+        settings = tuple(sorted((name, repr(a.value)) for name, a in node.attributes.items()))
+        key = (node.op_identifier(), len(node.outputs), tuple(node.inputs), settings)
+        twin = seen.setdefault(key, node)
+        if twin is not node:
+            ir.convenience.replace_all_uses_with(node.outputs, twin.outputs)
+            model.graph.remove(node, safe=True)
 
 
 def _split_directly(graph: ir.Graph, node: ir.Node) -> None:

@@ -70,12 +70,6 @@ def bn_padded_conv(b: Builder) -> None:
     b.conv(b.bn(b.input(3, 4, 4)), 2, **PADDED)
 
 
-@_example(0)
-def bn_padded_conv_to_one_position(b: Builder) -> None:
-    """The padding is read, but there is only one output position, so the response is the same everywhere."""
-    b.conv(b.bn(b.input(3, 2, 2)), 2, (4, 4), (1, 1, 1, 1))
-
-
 @_example(1)
 def bn_strided_conv_transpose(b: Builder) -> None:
     """Kernel = stride: no padding, but every output position sees another tap."""
@@ -316,8 +310,8 @@ def gate_output_shift(b: Builder) -> None:
 
 @_example(0)
 def position_embedding(b: Builder) -> None:
-    """The table takes the shift that the padding refuses."""
-    b.conv(b.bn(b.table(b.input(3, 4, 4)), "mixed"), 2, **PADDED)
+    """Between a ReLU and a padding of zeros, the table takes the shift that both refuse."""
+    b.conv(b.bn(b.table(b.op("relu", b.conv(b.input(3, 4, 4))))), 2, **PADDED)
 
 
 @_example(0)

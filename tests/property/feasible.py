@@ -58,9 +58,9 @@ def gather_laws(spec: Spec, *, exact: bool = False) -> Laws:
     Args:
         spec: The graph.
         exact: Where a law speaks of a response to a constant image, take it for all channels together (`Σ_c T_c·r_c` is
-            the same at every position), at the very size this image has (only one position: nothing to tell apart), and
-            let averages that count zeros scale the shift. False is the law channel by channel for images of any size,
-            which can only be stricter.
+            the same at every position), at the very size this image has (only one position: nothing to tell apart);
+            let averages that count zeros scale the shift, and tables that are added to graph inputs take one. False is
+            the law channel by channel for images of any size, which can only be stricter.
     """
     return _Walk(spec, exact).laws
 
@@ -204,6 +204,13 @@ class _Walk:
     def _table(self, step: Step) -> None:
         """A constant tensor is rewritten: it takes any shift, but the scale passes."""
         name, out = step.reads[0], step.writes[0]
+        if step.consts["value"].size == self._size(name):  # one position: a constant per channel
+            self._free(out)
+            return
+        if not (self.exact or self.scale[name].any()):
+            self._rigid(name)
+            self._rigid_source(out)
+            return
         self.scale[out] = self.scale[name]
         self.shift[out] = self._new(self._size(out))
 

@@ -243,11 +243,12 @@ class Builder:
             consts["beta"][0] = -0.5 if kind == "dead" else 0.5
         elif kind == "uniform":
             consts = {key: np.full(c, value[0]) for key, value in consts.items()}
-        elif kind == "scale_only":
-            consts["beta"] = consts["gamma"] / root * consts["mean"]
         elif kind in ("shift_only", "identity"):
             consts["gamma"] = root
-            consts["beta"] = consts["mean"].copy() if kind == "identity" else consts["beta"]
+        if kind in ("scale_only", "identity", "same_zero", "inverse"):
+            consts["mean"] = np.zeros(c)  # else t = beta - s*mean is rounding where it should be 0
+        if kind in ("scale_only", "identity"):
+            consts["beta"] = np.zeros(c)
         if like is not None:
             other = self.steps[like]
             s, t = naive.affine_of(other)
@@ -260,10 +261,10 @@ class Builder:
                     other.attrs["epsilon"],
                 )
             elif kind == "same_zero":
-                consts["beta"] = consts["gamma"] / root * (t / s + consts["mean"])
+                consts["beta"] = consts["gamma"] / root * (t / s)
             elif kind == "inverse":
                 consts["gamma"] = root / s
-                consts["beta"] = (consts["mean"] - t) / s
+                consts["beta"] = -t / s
             if kind == "shared":
                 for key in consts:
                     self._share(key, like)
