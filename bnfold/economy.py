@@ -16,7 +16,6 @@ from bnfold.reasons import Reason
 from bnfold.solver import Solution, Solver
 from bnfold.system import Candidate, System
 
-
 ROUNDING = 1e-12
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, singledispatchmethod
+from functools import singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ from bnfold.layout import (
 )
 from bnfold.reasons import Reason
 from bnfold.system import GROUND, Candidate, Row, System, Tie, ground
-from bnfold.window import Mask, Window
+from bnfold.window import Mask
 
 LARGEST_OFFSET = 1 << 20  # elements of a constant that may have units of their own
 
@@ -554,9 +554,9 @@ def shift_passes(op: Linear) -> Mask:
         bool[in_channels].
     """
     count = op.kernel.in_channels
-    if op.window is None:
+    if op.window is None or op.window.uniform:
         return np.ones(count, dtype=np.bool_)
-    patterns = _patterns(op.window)
+    patterns = op.window.patterns()
     if all(len(p) == 1 for p in patterns):
         return np.ones(count, dtype=np.bool_)
     weight = op.kernel.grouped(op.kernel.weight())  # [groups, out, in, *taps]
@@ -575,11 +575,6 @@ def _same_everywhere(weight: NDArray[Any], patterns: tuple[Mask, ...]) -> Mask:
     size = np.abs(weight.astype(np.float64)).reshape(*weight.shape[:3], -1).sum(axis=3).max(axis=1)
     same: Mask = (spread_of <= 1e-14 * size).reshape(-1)
     return same
-
-
-@lru_cache(maxsize=4096)
-def _patterns(window: Window) -> tuple[Mask, ...]:
-    return window.patterns()
 
 
 def _with_axis(axes: Sequence[Axis], at: int, size: int | str | None) -> tuple[Axis, ...]:

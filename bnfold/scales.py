@@ -32,12 +32,16 @@ class Class:
         absolute: float64[lanes], the scale of the root where it is known.
         sign: int8[lanes], the sign the root must have; 0 where it is free.
         made: Number of blocks that are produced by something that divides by the scale.
+        needed: Number of blocks whose values must be recoverable: something reads them in their own unit.
+        sunk: Whether all of its blocks are only written (`R = 0`), never read.
         shared: Whether the uses of one weight tie it together.
     """
 
     absolute: Array | None = None
     sign: Signs | None = None
     made: int = 0
+    needed: int = 0
+    sunk: bool = False
     shared: bool = False
 
 
@@ -89,7 +93,7 @@ class Scales:
         state = self.classes[root]
         if state.absolute is not None:
             return None if _agree(state.absolute, wanted) else Reason.SHARED_UNIT
-        if state.made and not wanted.all():
+        if state.sunk or (state.made and not wanted.all()):
             return Reason.ZERO_GAMMA
         if state.sign is not None and np.any(np.sign(wanted) * state.sign < 0):
             return Reason.NEGATIVE_GAMMA
@@ -113,6 +117,28 @@ class Scales:
         """Count blocks that are produced by something that divides by the scale."""
         root, _ = self.find(block)
         self._set(root, made=self.classes[root].made + count)
+
+    def add_needed(self, block: int, count: int) -> None:
+        """Count blocks whose values must be recoverable."""
+        root, _ = self.find(block)
+        self._set(root, needed=self.classes[root].needed + count)
+
+    def sink(self, block: int) -> Reason | None:
+        """A block, and with it its class, is only written: nobody needs to recover its value.
+
+        Returns:
+            None, or why it cannot be so.
+        """
+        root, _ = self.find(block)
+        state = self.classes[root]
+        if state.needed or state.absolute is not None:
+            return Reason.ZERO_GAMMA
+        self._set(root, sunk=True)
+        return None
+
+    def is_sunk(self, block: int) -> bool:
+        """Whether a block is only written."""
+        return self.classes[self.find(block)[0]].sunk
 
     def mark_shared(self, block: int) -> None:
         """Note that a shared weight ties this class."""
@@ -150,8 +176,10 @@ class Scales:
                     return Reason.NEGATIVE_GAMMA
                 return Reason.SHARED_WEIGHT if shared else Reason.SHARED_UNIT
             absolute = seen if absolute is None else absolute
-        made = upper.made + lower.made
+        made, needed, sunk = upper.made + lower.made, upper.needed + lower.needed, upper.sunk or lower.sunk
         if made and absolute is not None and not absolute.all():
+            return Reason.ZERO_GAMMA
+        if sunk and (needed or absolute is not None):
             return Reason.ZERO_GAMMA
         sign = upper.sign
         if lower.sign is not None:
@@ -161,7 +189,7 @@ class Scales:
                 return Reason.NEGATIVE_GAMMA
         if sign is not None and absolute is not None and np.any(np.sign(absolute) * sign < 0):
             return Reason.NEGATIVE_GAMMA
-        self._set(root_a, absolute=absolute, sign=sign, made=made, shared=shared)
+        self._set(root_a, absolute=absolute, sign=sign, made=made, needed=needed, sunk=sunk, shared=shared)
         self._link(root_b, root_a, between)
         return None
 

@@ -16,7 +16,7 @@ it), or the input becomes one that is only written (`R_x = 0`, if nothing else r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -96,7 +96,6 @@ class _Member:
     candidate: Candidate
     pieces: list[Piece]
     base: tuple[frozenset[Reason], frozenset[Reason]] = (frozenset(), frozenset())
-    sunk: list[tuple[int, int, Array]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -130,11 +129,11 @@ class Solver:
         self.sizes = [len(cells) for cells in self.blocks.cells]
         self.scales = Scales(self.sizes)
         self.shifts = Shifts(self.sizes)
-        self.readers = [0] * len(self.sizes)  # readers of a block other than candidates
         self.held: list[set[Reason]] = [set() for _ in self.sizes]  # why a block is rigid or without shift
-        self.lawful = [False] * len(self.sizes)  # whether a law restricts the block beyond its writer and readers
+        self.needed = [False] * len(self.sizes)  # whether a law, or a reader that stays, relies on a block's own value
         self._put_laws()
         self.members = [_Member(c, self.blocks.pieces((c.x, c.y))) for c in self._settled(system.candidates)]
+        self._count_needs()
         self._groups: dict[int, list[_Member]] | None = None
         self._component: list[int] = []
         self._note_base()
@@ -152,7 +151,7 @@ class Solver:
                 a, b = piece.blocks
                 for block in piece.blocks:
                     if block >= 0:
-                        self.lawful[block] = True
+                        self.needed[block] = True
                 if a >= 0 and b >= 0:
                     self.scales.union(a, b, None)
                     if tie.shared:
@@ -171,23 +170,34 @@ class Solver:
                 self.shifts.add(terms, np.zeros(len(terms[0][1])), frozenset())
         for cells, reason in self.system.rigid:
             for block in self._blocks_of(cells):
-                self.lawful[block] = True
+                self.needed[block] = True
                 self.held[block].add(reason)
                 self.scales.ground(block, 1.0)
         for cells, reason in self.system.pinned:
             for block in self._blocks_of(cells):
-                self.lawful[block] = True
+                self.needed[block] = True
                 self.shifts.add([(block, ones[block])], np.zeros(self.sizes[block]), frozenset({reason}))
         for cells in self.system.positive:
             for block in self._blocks_of(cells):
-                self.lawful[block] = True
+                self.needed[block] = True
                 self.scales.positive(block)
         for cells in self.system.read:
             for block in self._blocks_of(cells):
-                self.readers[block] += 1
+                self.needed[block] = True
         for cells in self.system.made:
             for block in self._blocks_of(cells):
                 self.scales.add_made(block, 1)
+
+    def _count_needs(self) -> None:
+        """A block that two affines read is needed as well: what one of them takes out of it the other still wants."""
+        reads = [0] * len(self.sizes)
+        for member in self.members:
+            for piece in member.pieces:
+                if piece.blocks[0] >= 0:
+                    reads[piece.blocks[0]] += 1
+        for block, count in enumerate(reads):
+            if self.needed[block] or count != 1:
+                self.scales.add_needed(block, 1)
 
     def _ground_reason(self, a: Cells, b: Cells, piece: Piece) -> Reason:
         at = 0 if piece.index is None else int(piece.index[0])
@@ -371,11 +381,9 @@ class Solver:
     def _accept(self, member: _Member) -> Reason | None:
         """Remove an affine, or leave everything as it was and say why not."""
         mark = self._mark()
-        member.sunk = []
         reason = self._accept_pieces(member)
         if reason is not None:
             self._rollback(mark)
-            member.sunk = []
         return reason
 
     def _accept_pieces(self, member: _Member) -> Reason | None:
@@ -391,8 +399,7 @@ class Solver:
                 reason = self.scales.ground(y, s) if x < 0 else self.scales.union(x, y, None if np.all(s == 1) else s)
                 if reason is not None:
                     return self._explain(member, reason)
-            elif self._can_sink(x, member):
-                member.sunk.append((x, y, t))
+            elif x >= 0 and self.scales.sink(x) is None:
                 continue
             elif self.scales.ground(y, 0.0) is not None:
                 return Reason.ZERO_GAMMA
@@ -403,7 +410,7 @@ class Solver:
         return None
 
     def _keep_single(self, member: _Member) -> None:
-        """Let an affine that stays be one operator, a multiplication or an addition, where the laws have room for it."""
+        """Let an affine that stays be one operator, a multiplication or an addition, where there is room for it."""
         candidate = member.candidate
         if not (np.isfinite(candidate.scale).all() and np.isfinite(candidate.shift).all() and candidate.scale.all()):
             return
@@ -435,22 +442,6 @@ class Solver:
                 return False
         return True
 
-    def _can_sink(self, x: int, member: _Member) -> bool:
-        """Whether a block is only written, once, and only read here, so that its value need not be recoverable."""
-        if x < 0 or self.readers[x] or self.lawful[x]:
-            return False
-        root, _ = self.scales.find(x)
-        alone = self.scales._weight[root] == 1 and self.scales.classes[root].absolute is None
-        return alone and self._candidate_reads()[x] == 1
-
-    def _candidate_reads(self) -> dict[int, int]:
-        if not hasattr(self, "_reads"):
-            self._reads: dict[int, int] = {}
-            for member in self.members:
-                for piece in member.pieces:
-                    self._reads[piece.blocks[0]] = self._reads.get(piece.blocks[0], 0) + 1
-        return self._reads
-
     def _explain(self, member: _Member, reason: Reason) -> Reason:
         """A scale that is known on both sides: the user is told what fixes it."""
         if reason is not Reason.SHARED_UNIT:
@@ -478,12 +469,22 @@ class Solver:
         with np.errstate(divide="ignore"):
             inverse = np.where(scale == 0, 0.0, 1.0 / scale)
         offset = np.where(shift == 0, 0.0, -shift * inverse)
-        sunk = sorted(((y, x, t) for m in accepted for x, y, t in m.sunk), key=lambda item: item[:2], reverse=True)
-        for y, x, t in sunk:
+        for x, y, t in self._sunk(accepted):
             into, out = self.blocks.cells[x], self.blocks.cells[y]
             scale[into], shift[into], inverse[into] = 0.0, 0.0, 0.0
             offset[into] = inverse[out] * t + offset[out]
         return Solution(frozenset(m.name for m in accepted), refused, scale, shift, inverse, offset)
+
+    def _sunk(self, accepted: list[_Member]) -> list[tuple[int, int, Array]]:
+        """Blocks that are only written, each with what its one reader makes of it and the shift; last first."""
+        found = []
+        for member in accepted:
+            for piece in member.pieces:
+                x, y = piece.blocks
+                if x >= 0 and self.scales.is_sunk(x):
+                    t = member.candidate.shift if piece.index is None else member.candidate.shift[piece.index]
+                    found.append((x, y, t))
+        return sorted(found, key=lambda item: item[1], reverse=True)
 
     def _class_scales(self, accepted: list[_Member]) -> list[Array]:
         """The scale of every block; a class that nothing grounds is put in the unit that leaves most weights alone."""

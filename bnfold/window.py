@@ -8,6 +8,7 @@ stride-th one. Sets of taps factorise over the spatial axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,18 @@ class Window:
     output_padding: tuple[int, ...] = ()
 
     def patterns(self) -> tuple[Mask, ...]:
-        """The sets of taps that occur, per spatial axis.
+        """The sets of taps that occur, per spatial axis; worked out once for each way of sliding.
 
         Returns:
             One bool[patterns, taps] per axis, the first row that of an inner position. Where the input size is not
             known, every size counts.
         """
-        return tuple(self._axis_patterns(i) for i in range(len(self.kernel)))
+        return _patterns(self)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether every output position plainly reads all taps."""
+        return not self.transposed and not any(self.pads_begin) and not any(self.pads_end)
 
     def _axis_patterns(self, i: int) -> Mask:
         reach = self.dilations[i] * (self.kernel[i] - 1) + 1
@@ -77,3 +83,8 @@ class Window:
         source = np.arange(max(count, 0))[:, None] * self.strides[i] - self.pads_begin[i] + taps
         inside: Mask = (source >= 0) & (source < size)
         return inside
+
+
+@lru_cache(maxsize=4096)
+def _patterns(window: Window) -> tuple[Mask, ...]:
+    return tuple(window._axis_patterns(i) for i in range(len(window.kernel)))

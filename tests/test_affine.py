@@ -50,9 +50,7 @@ def test_a_pure_shift_returns_the_very_weight() -> None:
     assert new is weight
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [(0, [1.0, 2.0]), (1, [0.0, 1e-300]), (2, [1.0, 0.5]), (3, [0.0, -1.0])]
-)
+@pytest.mark.parametrize(("field", "value"), [(0, [1.0, 2.0]), (1, [0.0, 1e-300]), (2, [1.0, 0.5]), (3, [0.0, -1.0])])
 def test_a_unit_is_the_identity_only_if_both_maps_are(field: int, value: list[float]) -> None:
     arrays = [np.ones(2), np.zeros(2), np.ones(2), np.zeros(2)]
     assert Unit(*arrays).is_identity

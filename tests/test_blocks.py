@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from handmade import frozen
@@ -75,7 +77,7 @@ def test_whole_runs_stay_whole() -> None:
     """A residual stream: hundreds of operators, one block each."""
     system = System()
     stream = [system.new((64,)) for _ in range(50)]
-    for a, b in zip(stream, stream[1:], strict=False):
+    for a, b in itertools.pairwise(stream):
         tie(system, a, b)
         system.rows.append(Row(((1.0, b), (-1.0, a))))
         candidate(system, a, b)

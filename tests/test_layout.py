@@ -1,15 +1,16 @@
-"""Layouts against NumPy: a tensor is filled with the cells of its elements, and every operation must agree on that array."""
+"""Layouts against NumPy: a tensor is an array of its elements' cells, and every operation must agree on it."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from handmade import dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meaning import dense
 from numpy.typing import NDArray
 
 from bnfold.layout import (
@@ -73,14 +74,14 @@ def is_tidy(tensor: Tensor) -> bool:
     return (
         1 not in channels
         and list(tensor.cells.shape) == channels
-        and all(a.channel != b.channel for axis in tensor.axes for a, b in zip(axis, axis[1:], strict=False))
+        and all(a.channel != b.channel for axis in tensor.axes for a, b in itertools.pairwise(axis))
     )
 
 
 def chain(sizes: Sequence[Sequence[int]]) -> bool:
-    """Whether these factorisations of one number have a common refinement: their partial products divide one another."""
+    """Whether factorisations of one number have a common refinement: their partial products divide one another."""
     ends = sorted({math.prod(s[i:]) for s in sizes for i in range(len(s) + 1)})
-    return all(b % a == 0 for a, b in zip(ends, ends[1:], strict=False))
+    return all(b % a == 0 for a, b in itertools.pairwise(ends))
 
 
 def classes(pairs: Sequence[tuple[Cells, Cells]], array: Ints) -> Ints:
@@ -166,8 +167,8 @@ def test_spread_over_common_axes_is_numpys_broadcast(data: st.DataObject) -> Non
     axes_of = common_axes(group, shape)
     if axes_of is None:
         lists = [
-            [[f.size for f in t.axes[i - len(shape)] if isinstance(f.size, int)] for t in group if t.rank >= len(shape) - i]
-            for i in range(len(shape))
+            [[f.size for f in t.axes[i] if isinstance(f.size, int)] for t in group if t.rank >= -i]
+            for i in range(-len(shape), 0)
         ]
         split = [[s for s in axis if math.prod(s) == size] for axis, size in zip(lists, shape, strict=True)]
         assert not all(chain(axis) for axis in split), "the factors match"
@@ -333,7 +334,6 @@ def test_a_coarse_and_a_fine_operand_meet_in_the_fine_one() -> None:
     np.testing.assert_array_equal(spread(b, axes).reshape(-1), np.repeat([200, 201], 3))
 
 
-
 def test_a_single_operand_takes_the_sizes_of_the_result() -> None:
     """Expand: the axes that are copied have the result's size, not the operand's 1."""
     tensor = make([("N", False)], [(3, True)], [(1, False)])
@@ -341,8 +341,6 @@ def test_a_single_operand_takes_the_sizes_of_the_result() -> None:
     assert axes == ((Factor("N"),), (Factor(3, True),), (Factor(5),))
 
 
-@pytest.mark.parametrize(
-    ("sizes", "expected"), [([2, 3], 6), ([], 1), ([2, "N"], None), ([None], None), ([0, 4], 0)]
-)
+@pytest.mark.parametrize(("sizes", "expected"), [([2, 3], 6), ([], 1), ([2, "N"], None), ([None], None), ([0, 4], 0)])
 def test_a_product_is_known_where_all_sizes_are(sizes: list[int | str | None], expected: int | None) -> None:
     assert product(sizes) == expected

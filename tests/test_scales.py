@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
 
@@ -76,8 +75,8 @@ def state(scales: Scales) -> list[object]:
     seen: list[object] = []
     for block in range(BLOCKS):
         root, ratio = scales.find(block)
-        kept = copy.deepcopy(vars(scales.classes[block]))
-        seen.append((root, None if ratio is None else ratio.tolist(), {k: np.array(v).tolist() for k, v in kept.items()}))
+        known = {name: np.array(value).tolist() for name, value in vars(scales.classes[block]).items()}
+        seen.append((root, None if ratio is None else ratio.tolist(), known))
     return [*seen, list(scales._weight)]
 
 

@@ -160,7 +160,6 @@ def test_patterns_of_a_large_conv_are_those_that_occur(case: dict[str, Any], siz
     assume(live_taps(window, size).all(axis=1).any())
     [patterns] = window.patterns()
     assert rows(patterns) == occurring(window)
-    assert patterns[0].all(), "the first is an inner position's"
 
 
 @given(windows(True), st.integers(8, 20))
@@ -168,8 +167,7 @@ def test_patterns_of_a_large_conv_are_those_that_occur(case: dict[str, Any], siz
 def test_patterns_of_a_large_conv_transpose_are_those_that_occur(case: dict[str, Any], size: int) -> None:
     window = axis(**case, size=size)
     [patterns] = window.patterns()
-    assert rows(patterns) == occurring(window) | {tuple(bool(v) for v in patterns[0])}
-    assert tuple(bool(v) for v in patterns[0]) in {tuple(r) for r in live_taps(window, 4 * MANY).tolist()}
+    assert rows(patterns) == occurring(window)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -7,17 +7,26 @@ the target of a Reshape may hold one size that is not known. Nodes are removed o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from bnfold.affine import batch_norm_affine, round_once
-from bnfold.frontends.context import ONNX_DOMAINS, attr, not_at_inference, only_output, value_names
+from bnfold.frontends.context import (
+    ONNX_DOMAINS,
+    attr,
+    bodies,
+    graphs_within,
+    not_at_inference,
+    only_output,
+    value_names,
+)
+from bnfold.frontends.targets import settled_target, take_sizes
 
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 LARGEST = 1 << 26  # elements of a folded result; an Expand may ask for any number
@@ -25,6 +34,14 @@ IMPURE = {
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout",
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan",
 }  # fmt: skip
+
+# What exporters write most, so that small models do not wait for the reference evaluator.
+DIRECT: dict[str, Callable[..., NDArray[Any]]] = {
+    "Expand": lambda x, shape: x * np.ones([int(n) for n in shape], dtype=x.dtype),
+    "Mul": np.multiply,
+    "Add": np.add,
+    "Sub": np.subtract,
+}
 
 
 def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
@@ -40,10 +57,9 @@ def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
     if model.ir_version is not None and model.ir_version < FIRST_WITH_CONSTANTS:
         RemoveInitializersFromInputsPass()(model)
         model.ir_version = FIRST_WITH_CONSTANTS
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     norms: dict[ir.Node, tuple[ir.Node, ...]] = {}
     names = value_names(model.graph)
-    for graph in [model.graph, *model.graph.subgraphs()]:
+    for graph in graphs_within(model.graph):
         folder = Folder(graph, model.opset_imports.get("", 18), names)
         folder.run()
         norms.update(folder.norms())
@@ -67,7 +83,7 @@ class Folder:
                 continue
             if node.op_type == "Reshape":
                 self._settle_target(node)
-            array = self._evaluate(node)
+            array = _stored(node) if node.op_type == "Constant" else self._evaluate(node)
             if array is not None:
                 self._replace(node, array)
 
@@ -81,23 +97,26 @@ class Folder:
 
     def const(self, value: ir.Value | None) -> NDArray[Any] | None:
         """The array behind a value that is the same at every run."""
-        if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
+        if value is None or value.const_value is None or not self.is_const(value):
             return None
         return value.const_value.numpy()
 
+    @staticmethod
+    def is_const(value: ir.Value) -> bool:
+        """Whether a value is the same at every run."""
+        return value.is_initializer() and value.const_value is not None and not value.is_graph_input()
+
     def _evaluate(self, node: ir.Node) -> NDArray[Any] | None:
         """The result of a node that is the same at every run, else None."""
-        if node.op_type in IMPURE or not only_output(node) or not node.inputs:
-            return None
-        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
-            return None
         if node.op_type == "Shape":
             return _static_shape(node)
         if node.op_type == "CastLike":
             return self._cast_like(node)
-        arrays = [None if v is None else self.const(v) for v in node.inputs]
-        if any(a is None and v is not None for a, v in zip(arrays, node.inputs, strict=True)):
+        if node.op_type in IMPURE or not node.inputs or not all(v is None or self.is_const(v) for v in node.inputs):
             return None
+        if bodies(node) or not only_output(node):
+            return None
+        arrays = [None if v is None else self.const(v) for v in node.inputs]
         if node.op_type == "BatchNormalization":
             return _normalise(node, arrays)
         size = self._result_size(node, arrays)
@@ -135,7 +154,10 @@ class Folder:
 
     def _run(self, node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
         """Evaluate one node with the reference implementation of its operator."""
-        proto = ir.to_proto(node)
+        direct = DIRECT.get(node.op_type)
+        if direct is not None and all(a is not None for a in arrays):
+            return direct(*arrays)
+        proto = ir.serde.serialize_node(node)
         feeds = {v.name or "": a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
         try:
             [result] = ReferenceEvaluator(proto, opsets={"": self.opset}).run(None, feeds)
@@ -158,7 +180,7 @@ class Folder:
         )
         name = y.name
         y.name = self._fresh(name)
-        tensor = ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=name)
+        tensor = ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self.graph.register_initializer(value)
         origins = {norm for v in node.inputs if v is not None for norm in self._origins.get(v, ())}
@@ -193,31 +215,35 @@ class Folder:
                 self.graph.initializers.pop(value.name)
 
     def _settle_target(self, node: ir.Node) -> None:
-        """A Reshape to a list with one unknown size: that size is what is left over."""
+        """Make the target of a Reshape a constant where it may be one, and its result as known as its target."""
         target = node.inputs[1] if len(node.inputs) > 1 else None
         producer = None if target is None else target.producer()
-        if target is None or producer is None or producer.op_type != "Concat" or self.const(target) is not None:
+        sizes = None if target is None else settled_target(target, self.const)
+        if target is None or sizes is None:
             return
-        sizes: list[int] = []
-        for part in producer.inputs:
-            array = self.const(part)
-            if array is not None:
-                sizes += [int(v) for v in array.reshape(-1)]
-            elif part is not None and _holds_one(part):
-                sizes.append(-1)
-            else:
-                return
-        if sizes.count(-1) != 1 or 0 in sizes:
+        take_sizes(node.outputs[0], sizes)
+        if producer is None:
             return
-        array = np.array(sizes, dtype=np.int64)
         name = self._fresh(f"{target.name}")
-        tensor = ir.Tensor(array, name=name)
+        tensor = ir.Tensor(sizes, name=name)
         value = ir.Value(
-            name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape), const_value=tensor
+            name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(sizes.shape), const_value=tensor
         )
         self.graph.register_initializer(value)
         node.replace_input_with(1, value)
         self._drop(producer)
+
+
+def _stored(node: ir.Node) -> NDArray[Any] | None:
+    """What a Constant holds; None for strings and sparse tensors."""
+    tensor = node.attributes.get("value")
+    if tensor is not None:
+        array: NDArray[Any] = tensor.as_tensor().numpy()
+        return None if array.dtype.kind in "OUS" else array
+    for name, dtype in (("value_int", "i8"), ("value_ints", "i8"), ("value_float", "f4"), ("value_floats", "f4")):
+        if name in node.attributes:
+            return np.asarray(node.attributes[name].value, dtype=dtype)
+    return None
 
 
 def _normalise(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
@@ -242,14 +268,3 @@ def _static_shape(node: ir.Node) -> NDArray[Any] | None:
     if not all(isinstance(d, int) for d in dims):
         return None
     return np.array(dims, dtype=np.int64)
-
-
-def _holds_one(value: ir.Value) -> bool:
-    """Whether a one-dimensional value has a single element."""
-    if value.shape is not None:
-        return value.shape.rank() == 1 and value.shape[0] == 1
-    producer = value.producer()
-    if producer is None or producer.op_type not in ("Reshape", "Unsqueeze") or producer.inputs[0] is None:
-        return False
-    source = producer.inputs[0].shape
-    return source is not None and source.rank() == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from bnfold.reasons import Reason
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 PRECISION = {ir.DataType.FLOAT: 24, ir.DataType.DOUBLE: 53, ir.DataType.FLOAT16: 11, ir.DataType.BFLOAT16: 8}
+CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 ONNX_DOMAINS = ("", "ai.onnx")
 
 
@@ -98,10 +99,36 @@ class Context:
         return [Rigid(self.label(node), xs, tuple(node.outputs), reason)]
 
 
+def nodes_within(graph: ir.Graph) -> Iterator[ir.Node]:
+    """The nodes of a graph and of the bodies within it, in order."""
+    for node in graph:
+        yield node
+        for body in bodies(node):
+            yield from nodes_within(body)
+
+
+def graphs_within(graph: ir.Graph) -> list[ir.Graph]:
+    """A graph, then the bodies within it."""
+    return [graph, *(inner for node in graph for body in bodies(node) for inner in graphs_within(body))]
+
+
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The graphs among a node's attributes: the branches of If, the bodies of Loop and Scan."""
+    if node.domain in ONNX_DOMAINS and node.op_type not in CONTROL_FLOW:
+        return []
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            found.append(attribute.value)
+        elif attribute.type is ir.AttributeType.GRAPHS:
+            found += attribute.value
+    return found
+
+
 def value_names(graph: ir.Graph) -> set[str]:
     """The names of all values in a graph and in the bodies within it."""
-    names = {v.name for node in graph.all_nodes() for v in (*node.inputs, *node.outputs) if v is not None}
-    for inner in [graph, *graph.subgraphs()]:
+    names = {v.name for node in nodes_within(graph) for v in (*node.inputs, *node.outputs) if v is not None}
+    for inner in graphs_within(graph):
         names.update(v.name for v in (*inner.inputs, *inner.initializers.values()))
     return {name for name in names if name}
 

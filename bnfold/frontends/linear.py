@@ -35,6 +35,9 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
     groups = int(attr(node, "group", 1))
     assert x is not None
     assert stored is not None
+    channels = (ctx.shape(x) or (None, None))[1]
+    if isinstance(channels, int) and channels != weight.shape[0 if transposed else 1] * (1 if transposed else groups):
+        return ctx.rigid(node, Reason.BOUNDARY)  # the model is broken, and stays as it is
     window = _window(node, ctx.shape(x) or (), weight.shape[2:], transposed)
     kernel = Kernel(
         lambda: weight,
@@ -43,7 +46,7 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
         in_axis=0 if transposed else 1,
         groups=groups,
         groups_on_input=transposed,
-        reference=tuple(p[0] for p in window.patterns()),
+        reference=None if window.uniform else tuple(p[0] for p in window.patterns()),
     )
     return [
         Linear(

@@ -9,14 +9,26 @@ rigid.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from bnfold.frontends.constants import fold_constants
-from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, PRECISION, Context, value_names
+from bnfold.frontends.context import (
+    FLOATS,
+    ONNX_DOMAINS,
+    PRECISION,
+    Context,
+    bodies,
+    graphs_within,
+    nodes_within,
+    not_at_inference,
+    value_names,
+)
 from bnfold.frontends.readers import READERS
 from bnfold.frontends.rewrite import rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
@@ -53,19 +65,33 @@ def fold_model(model: ir.Model, *, copy: bool = True) -> tuple[ir.Model, Plan]:
     Returns:
         A new model with the same inputs, outputs and function, and the plan that was carried out.
     """
-    prepared = prepare(model.clone() if copy else model)
-    plans = []
-    for graph, folding, reading in _foldings(prepared):
-        rewrite_graph(graph, folding, reading.context, reading.graph)
-        plans.append(folding.plan)
-    settle(prepared.model)
+    with without_pauses():
+        prepared = prepare(model.clone() if copy else model)
+        plans = []
+        for graph, folding, reading in _foldings(prepared):
+            rewrite_graph(graph, folding, reading.context, reading.graph)
+            plans.append(folding.plan)
+        settle(prepared.model)
     return prepared.model, prepared.joined(plans)
 
 
 def plan_model(model: ir.Model) -> Plan:
     """What `fold_model` would do, without doing it."""
-    prepared = prepare(model.clone())
-    return prepared.joined([folding.plan for _, folding, _ in _foldings(prepared)])
+    with without_pauses():
+        prepared = prepare(model.clone())
+        return prepared.joined([folding.plan for _, folding, _ in _foldings(prepared)])
+
+
+@contextmanager
+def without_pauses() -> Iterator[None]:
+    """Keep the cyclic garbage collector from walking the whole model again and again while objects are made."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -90,12 +116,13 @@ def prepare(model: ir.Model) -> Prepared:
     """Make a model readable, in place."""
     if model.functions:
         model = InlinePass()(model).model
-    for node in model.graph.all_nodes():
+    for node in nodes_within(model.graph):
         node.version = model.opset_imports.get(node.domain, node.version)
     labels = _labels(model)
     norms = fold_constants(model)
-    tidy(model)
     complete_shapes(model)
+    if tidy(model):
+        complete_shapes(model)
     gone = tuple(
         Site(labels[norm], norm.op_type, "folded", tuple(labels.get(n, n.name or n.op_type) for n in readers))
         for norm, readers in norms.items()
@@ -107,7 +134,7 @@ def _foldings(prepared: Prepared) -> Iterator[tuple[ir.Graph, Folding, Reading]]
     model = prepared.model
     labels = _labels(model, {site.name for site in prepared.constant_norms})
     names = value_names(model.graph)
-    for graph in [model.graph, *model.graph.subgraphs()]:
+    for graph in graphs_within(model.graph):
         reading = read_graph(graph, labels, names)
         yield graph, make_plan(reading.graph, reading.context.kept, reading.order), reading
 
@@ -116,7 +143,7 @@ def _labels(model: ir.Model, taken: Collection[str] = ()) -> dict[ir.Node, str]:
     """A unique name for every node: its own where it has one."""
     labels: dict[ir.Node, str] = {}
     used = set(taken)
-    for i, node in enumerate(model.graph.all_nodes()):
+    for i, node in enumerate(nodes_within(model.graph)):
         name = node.name or f"{node.op_type}_{i}"
         label, n = name, 2
         while label in used:
@@ -149,7 +176,7 @@ def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> 
 def _read(node: ir.Node, context: Context) -> list[Op]:
     """What one node means."""
     captured = _captured(node)
-    if captured or any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if captured or bodies(node):
         xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
         return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
     known = node.domain in ONNX_DOMAINS and node.op_type in READERS
@@ -161,7 +188,7 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
     if not known:
         reason = Reason.NONLINEAR if node.domain in ONNX_DOMAINS else Reason.BOUNDARY
     elif not features or node.inputs[0] is None:
-        reason = Reason.IO  # a constant that is handed out
+        reason = (not_at_inference(node) if batch_norm else None) or Reason.IO  # a constant that is handed out
     elif any(context.shape(v) is None or 0 in (context.shape(v) or ()) for v in (*features, *node.outputs[:1])):
         reason = Reason.BOUNDARY
     elif node.outputs[0].dtype not in FLOATS:
@@ -176,15 +203,8 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
 def _captured(node: ir.Node) -> list[ir.Value]:
     """Values of enclosing graphs that the bodies of a control-flow node read."""
     values: list[ir.Value] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            bodies = [attribute.value]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies = list(attribute.value)
-        else:
-            continue
-        for body in bodies:
-            for inner in body.all_nodes():
-                values += [v for v in inner.inputs if v is not None and v.graph is node.graph]
-            values += [v for v in body.outputs if v.graph is node.graph]
+    for body in bodies(node):
+        for inner in nodes_within(body):
+            values += [v for v in inner.inputs if v is not None and v.graph is node.graph]
+        values += [v for v in body.outputs if v.graph is node.graph]
     return values

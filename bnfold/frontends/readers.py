@@ -267,11 +267,13 @@ def read_resize(node: ir.Node, ctx: Context) -> list[Op]:
         if not isinstance(before[1], int) or before[1] != after[1]:
             return ctx.rigid(node, Reason.NOT_CONSTANT)
     extrapolates = attr(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    if extrapolates and attr(node, "extrapolation_value", 0.0) != 0:
+        return ctx.rigid(node, Reason.NONLINEAR)
     return [Spatial(ctx.label(node), _x(node), node.outputs[0], axes=axes, unit_sum=not extrapolates)]
 
 
 def _resized_axes(node: ir.Node, ctx: Context, larger: tuple[int, ...], rank: int) -> tuple[int, ...] | None:
-    """The axes a Resize works along as its constants say it (a scale of 1.1 may leave a small size as it is), else None."""
+    """The axes a Resize works along, if its constants say it: a scale of 1.1 may leave a small size as it is."""
     named = tuple(axis % rank for axis in ints(node, "axes", tuple(range(rank))))
     if attr(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         return named

@@ -94,7 +94,7 @@ class Rewriter:
         """A new initializer, rounded once."""
         assert dtype is not None
         name = self.fresh(wanted)
-        rounded = np.ascontiguousarray(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()))
+        rounded = np.asarray(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()), order="C")
         tensor = ir.Tensor(rounded, dtype=dtype, name=name)
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(rounded.shape), const_value=tensor)
         self.graph.register_initializer(value)
@@ -114,7 +114,7 @@ class Rewriter:
         if stored in self._done:
             return
         self._done.add(stored)
-        tensor = ir.Tensor(np.ascontiguousarray(array), dtype=stored.dtype, name=stored.name)
+        tensor = ir.Tensor(np.asarray(array, order="C"), dtype=stored.dtype, name=stored.name)
         stored.const_value = tensor
 
     def insert_after(self, node: ir.Node, op_type: str, operands: Sequence[ir.Value]) -> ir.Node:

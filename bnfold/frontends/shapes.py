@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from bnfold.frontends.context import FLOATS
+from bnfold.frontends.context import FLOATS, nodes_within
 
 SCALES = 16  # elements up to which floats may: the scales of a Resize
 DECIDING = 1024  # elements up to which a constant may decide a shape; larger ones are declared, not copied
@@ -13,7 +13,7 @@ DECIDING = 1024  # elements up to which a constant may decide a shape; larger on
 
 def complete_shapes(model: ir.Model) -> None:
     """Infer missing shapes and types in place with ONNX's own rules, without touching large weights."""
-    if not any(_incomplete(v) for node in model.graph.all_nodes() for v in node.outputs):
+    if not any(_incomplete(v) for node in nodes_within(model.graph) for v in node.outputs):
         return
     proto = onnx.ModelProto(ir_version=model.ir_version)
     for domain, version in model.opset_imports.items():

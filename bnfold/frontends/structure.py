@@ -45,6 +45,8 @@ def read_concat(node: ir.Node, ctx: Context) -> list[Op]:
     constants = {i: array for i, v in enumerate(parts) if (array := ctx.const(v)) is not None}
     if all(x is None for x in xs):
         return ctx.rigid(node, Reason.NOT_CONSTANT)
+    if any(array.size == 0 for array in constants.values()):
+        return ctx.rigid(node, Reason.BOUNDARY)
     return [Concat(ctx.label(node), xs, node.outputs[0], int(attr(node, "axis", 1)) % rank, constants)]
 
 
@@ -177,7 +179,7 @@ def read_pad(node: ir.Node, ctx: Context) -> list[Op]:
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]
     padded = tuple(i for i in range(rank) if before[i] or after[i])
-    if mode != "constant":
+    if mode != "constant" or all(size <= 0 for size in (*before, *after)):  # cropping adds nothing
         return [Spatial(ctx.label(node), x, node.outputs[0], axes=padded)]
     if float(np.asarray(fill).reshape(-1)[0]) != 0.0:
         return ctx.rigid(node, Reason.NONLINEAR)

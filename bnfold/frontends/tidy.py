@@ -12,17 +12,23 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.frontends.constants import IMPURE
-from bnfold.frontends.context import ONNX_DOMAINS
+from bnfold.frontends.context import ONNX_DOMAINS, graphs_within
 
 
-def tidy(model: ir.Model) -> None:
-    """Clean a model up in place before it is read; names of inputs and outputs stay."""
-    present = {node.op_type for node in model.graph.all_nodes() if node.domain in ONNX_DOMAINS}
-    if "SplitToSequence" in present:
-        for graph in [model.graph, *model.graph.subgraphs()]:
-            for node in list(graph):
-                if node.op_type == "SplitToSequence" and node.domain in ONNX_DOMAINS:
+def tidy(model: ir.Model) -> bool:
+    """Clean a model up in place before it is read; names of inputs and outputs stay.
+
+    Returns:
+        Whether there was something to look at.
+    """
+    found = False
+    for graph in graphs_within(model.graph):
+        for node in list(graph):
+            if node.op_type == "SplitToSequence" and node.domain in ONNX_DOMAINS:
+                found = True
+                if (node.version or 13) >= 13:  # before, the sizes of a Split were an attribute
                     _split_directly(graph, node)
+    return found
 
 
 def settle(model: ir.Model) -> None:
@@ -47,10 +53,17 @@ def _pad_in_conv(model: ir.Model) -> None:
     log = logging.getLogger("onnxscript")
     level = log.level
     log.setLevel(logging.ERROR)
+    convs = {node.outputs[0].name: node for node in model.graph if node.op_type == "Conv"}
     try:
         rewrite(model, [fuse_pad_into_conv_rule])
     finally:
         log.setLevel(level)
+    for node in model.graph:
+        old = convs.get(node.outputs[0].name) if node.op_type == "Conv" else None
+        if old is not None and old is not node:  # the rule leaves these behind
+            node.doc_string = old.doc_string
+            node.metadata_props.clear()
+            node.metadata_props.update(old.metadata_props)
 
 
 PLAIN = {ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.FLOATS}
@@ -60,8 +73,8 @@ PLAIN |= {ir.AttributeType.STRING, ir.AttributeType.STRINGS}
 def _merge_twins(model: ir.Model) -> None:
     """Operators that compute the same from the same become one, in place.
 
-    The library's pass also merges graph outputs, by copies that the next run would have to clean up, and BatchNorms, which
-    the plan has counted; this one leaves both alone.
+    The library's pass also merges graph outputs, by copies that the next run would have to clean up, and BatchNorms,
+    which the plan has counted; this one leaves both alone.
     """
     seen: dict[Hashable, ir.Node] = {}
     for node in list(model.graph):

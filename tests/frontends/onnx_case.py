@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from bnfold.frontends.onnx import fold_model, plan_model
@@ -219,7 +219,7 @@ def same_function(
 ) -> None:
     named = {d.dim_param for i in folded.before.graph.input for d in i.type.tensor_type.shape.dim if d.dim_param}
     for seed, known in enumerate(sizes if named else ({}, {})):
-        feeds = draw(folded.before, {**{n: 3 for n in named}, **known}, seed, values or {})
+        feeds = draw(folded.before, {**dict.fromkeys(named, 3), **known}, seed, values or {})
         before, after = (run(m, feeds, ort) for m in (folded.before, folded.after))
         assert_same(before, after)
 

@@ -1,4 +1,4 @@
-"""Per-channel affines by constants in every spelling, and the operators a unit passes only with its sign or its zero."""
+"""Per-channel affines by constants in every spelling, and operators that let a unit pass only with its sign or zero."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ def affines(folded: Folded) -> list[tuple[str, str]]:
     return [(site.op, site.status) for site in folded.plan.affines]
 
 
-# what must not change ---------------------------------------------------------------------------------------------------
-
-
 def test_a_constant_over_a_feature_is_no_affine() -> None:
     folded = check(conv_binary("Div", (4, 1, 1), left=True))
     assert affines(folded) == []
@@ -46,7 +43,7 @@ def test_a_constant_that_is_not_finite_stays(op: str, value: float) -> None:
     c = Case()
     y = c.conv(c.input("N", 3, 5, 5), 4, 3, 1, 1)
     y = c.op(op, y, c.const(np.array([1, value, 2, 3]).reshape(4, 1, 1)))
-    check(c.model(c.op("Sigmoid", c.bn(y, 4))), "OVERFLOW")
+    check(c.model(c.op("Sigmoid", c.bn(y, 4))), "NONLINEAR")
 
 
 @pytest.mark.parametrize("op", ["Mul", "Div"])
@@ -91,17 +88,15 @@ def test_arithmetic_of_integers_is_no_affine() -> None:
     assert folded.ops().count("Mul") == 1
 
 
-# what vanishes ------------------------------------------------------------------------------------------------------------
-
 SHAPES = [(), (1,), (4, 1, 1), (1, 4, 1, 1), (1, 1, 1, 1), (1, 4, 6, 6)]
 
 
-@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("op", ["Mul", "Add", "Sub", "Div"])
+@pytest.mark.parametrize(
+    ("op", "left"),
+    [("Mul", False), ("Mul", True), ("Add", False), ("Add", True), ("Sub", False), ("Sub", True), ("Div", False)],
+)
 def test_per_channel_arithmetic_folds_into_the_conv(op: str, shape: tuple[int, ...], left: bool) -> None:
-    if op == "Div" and left:
-        pytest.skip("a constant over a feature is no affine")
     c = Case()
     y = c.conv(c.input("N", 3, 6, 6), 4, 3, 1, 1)
     array = np.broadcast_to(c.rng.uniform(0.5, 2, (*shape[:-2], 1, 1) if len(shape) == 4 else shape), shape)
@@ -135,7 +130,9 @@ def test_a_sum_that_varies_by_position_takes_up_a_shift() -> None:
 
 def test_preprocessing_folds_into_the_first_conv() -> None:
     c = Case()
-    x = c.op("Div", c.op("Sub", c.op("Mul", c.input("N", 3, "H", "W"), c.const(1 / 255)), c.draw(3, 1, 1)), c.draw(3, 1, 1))
+    x = c.op(
+        "Div", c.op("Sub", c.op("Mul", c.input("N", 3, "H", "W"), c.const(1 / 255)), c.draw(3, 1, 1)), c.draw(3, 1, 1)
+    )
     assert check(c.model(c.conv(x, 4, 3, 3, 3))).ops() == ["Conv"]
 
 
@@ -151,9 +148,6 @@ def test_a_zero_multiplier_folds_where_nothing_divides_by_it() -> None:
         c = Case()
         y = c.op("Mul", c.conv(c.input("N", 3, 5, 5), 4, 3, 1, 1), c.const(value))
         assert check(c.model(c.op("Sigmoid", c.bn(y, 4)))).ops() == ["Conv", "Sigmoid"]
-
-
-# damaged and extreme statistics -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,7 +170,7 @@ def test_damaged_statistics_stay(given: dict[str, Any], followed: bool) -> None:
     """Also where a healthy BatchNorm behind would be absorbed by the damaged one."""
     c = Case()
     y = c.bn(c.conv(c.input("N", 3, 5, 5), 4, 3, 1, 1), 4, **given)
-    check(c.model(c.op("Sigmoid", c.bn(y, 4) if followed else y)), *["OVERFLOW"] * (1 + followed))
+    check(c.model(c.op("Sigmoid", c.bn(y, 4) if followed else y)), "OVERFLOW", *["NONLINEAR"] * followed)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-12, 0.1, 10.0])
@@ -184,8 +178,6 @@ def test_epsilon_of_any_size(epsilon: float) -> None:
     c = Case()
     check(c.model(c.bn(c.conv(c.input("N", 3, 5, 5), 4, 3, 1, 1), 4, epsilon=epsilon)))
 
-
-# zero and negative gammas -------------------------------------------------------------------------------------------------
 
 ZERO = np.array([1.0, 0.0, -2.0, 0.5])
 
@@ -257,10 +249,8 @@ def test_preactivation_blocks_share_one_stream() -> None:
     for _ in range(4):
         y = c.conv(c.op("Relu", c.bn(x, 4)), 4, 4, 3, 3, pads=[1, 1, 1, 1])
         x = c.op("Add", x, c.conv(c.op("Relu", c.bn(y, 4, gamma=c.mixed(4))), 4, 4, 3, 3, pads=[1, 1, 1, 1]))
-    check(c.model(c.op("GlobalAveragePool", c.op("Relu", c.bn(x, 4)))), "SHARED-UNIT")
+    check(c.model(c.op("GlobalAveragePool", c.op("Relu", c.bn(x, 4)))))
 
-
-# selections and activations -----------------------------------------------------------------------------------------------
 
 ACTIVATIONS = [
     pytest.param("Clip", (0.0, None), (), id="Clip at 0 is ReLU"),

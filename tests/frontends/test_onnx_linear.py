@@ -113,7 +113,9 @@ def test_without_a_shift_zero_padding_is_no_obstacle() -> None:
         pytest.param(2, {"kernel": 1}, True, id="pointwise groups"),
         pytest.param(4, {"kernel": 1}, True, id="pointwise depthwise"),
         pytest.param(1, {"kernel": 3}, False, id="overlapping at the border"),
-        pytest.param(2, {"kernel": 3, "strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}, False, id="o_p"),
+        pytest.param(
+            2, {"kernel": 3, "strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}, False, id="o_p"
+        ),
         pytest.param(4, {"kernel": 3, "dilations": [2, 2]}, False, id="dilated depthwise"),
         pytest.param(2, {"kernel": 2, "strides": [2, 2]}, False, id="kernel = stride"),
         pytest.param(1, {"kernel": 3, "strides": [2, 2], "output_shape": [12, 12]}, False, id="output_shape"),
@@ -149,15 +151,20 @@ def test_conv_1d_over_a_dynamic_length_with_a_long_kernel_is_read_quickly() -> N
     assert time.perf_counter() - start < 3
 
 
-# Gemm ------------------------------------------------------------------------------------------------------------------
-
 BIASES = [None, (), (1,), (5,), (1, 5), (3, 1), (3, 5)]
 
 
 @pytest.mark.parametrize("shape", BIASES, ids=str)
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"alpha": 0.5, "beta": 2.0}, {"transB": 1}, {"transA": 1}, {"transA": 1, "transB": 1, "alpha": -2.0}, {"beta": 0.0}],
+    [
+        {},
+        {"alpha": 0.5, "beta": 2.0},
+        {"transB": 1},
+        {"transA": 1},
+        {"transA": 1, "transB": 1, "alpha": -2.0},
+        {"beta": 0.0},
+    ],
     ids=str,
 )
 def test_gemm_with_every_bias_shape(shape: tuple[int, ...] | None, settings: dict) -> None:
@@ -181,9 +188,6 @@ def test_gemm_by_a_constant_on_the_left_is_kept() -> None:
     c = Case()
     y = c.op("Gemm", c.draw(3, 4), c.input(4, "N"))
     check(c.model(c.op("Sigmoid", c.bn(c.op("Transpose", y), 3))), "NOT-CONSTANT")
-
-
-# MatMul ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lead", [(), ("T",), ("H", "T")], ids=["2-D", "3-D", "4-D"])
@@ -251,9 +255,6 @@ def test_token_mixing_matmul_passes_the_scale_of_channels() -> None:
     check(c.model(c.bn(y, 4, beta=np.zeros(4), mean=np.zeros(4))))
 
 
-# attention -------------------------------------------------------------------------------------------------------------
-
-
 def attention(softmax: bool, shift: bool, heads: int = 2) -> onnx.ModelProto:
     c = Case()
     x, a = c.input("N", 6, 8), c.input("N", heads, 6, 6, name="a")
@@ -265,7 +266,9 @@ def attention(softmax: bool, shift: bool, heads: int = 2) -> onnx.ModelProto:
     return c.model(c.op("Sigmoid", c.bn(y, 8, gamma=c.mixed(8), **given)))
 
 
-@pytest.mark.parametrize(("softmax", "shift", "kept"), [(True, True, ()), (False, False, ()), (False, True, ("NONLINEAR",))])
+@pytest.mark.parametrize(
+    ("softmax", "shift", "kept"), [(True, True, ()), (False, False, ()), (False, True, ("NONLINEAR",))]
+)
 def test_attention_lets_a_scale_through_and_a_shift_if_its_rows_sum_to_one(
     softmax: bool, shift: bool, kept: tuple[str, ...]
 ) -> None:
@@ -309,9 +312,6 @@ def test_attention_that_broadcasts_its_values_over_the_batch() -> None:
     check(c.model(c.bn(c.op("Reshape", y, c.ints(12, 8)), 8, gamma=c.mixed(8))))
 
 
-# recurrent -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
@@ -338,9 +338,6 @@ def test_batch_norm_behind_a_recurrent_operator_stays() -> None:
     c = Case(dtype=np.float32)
     y = c.op("RNN", c.input(5, "N", 3), c.draw(1, 4, 3), c.draw(1, 4, 4), hidden_size=4)
     check(c.model(c.bn(c.op("Transpose", c.op("Squeeze", y, c.ints(1)), perm=[1, 2, 0]), 4)), "IO", ort=True)
-
-
-# shared weights --------------------------------------------------------------------------------------------------------
 
 
 def test_two_convs_with_one_weight_and_equal_batch_norms() -> None:

@@ -70,6 +70,12 @@ def bn_padded_conv(b: Builder) -> None:
     b.conv(b.bn(b.input(3, 4, 4)), 2, **PADDED)
 
 
+@_example(0)
+def bn_padded_conv_to_one_position(b: Builder) -> None:
+    """The padding is read, but there is only one output position, so the response is the same everywhere."""
+    b.conv(b.bn(b.input(3, 2, 2)), 2, (4, 4), (1, 1, 1, 1))
+
+
 @_example(1)
 def bn_strided_conv_transpose(b: Builder) -> None:
     """Kernel = stride: no padding, but every output position sees another tap."""
@@ -166,6 +172,25 @@ def greedy_trap(b: Builder) -> None:
     f, g = b.conv(x, 3), b.conv(x, 3)
     for y in (b.concat(f, g), f, g):
         b.op("rigid", b.bn(y), kind="Tanh")
+
+
+@_example(1)
+def greedy_trap_in_a_crowd(b: Builder) -> None:
+    """The same, tied to a stream with more BatchNorms than an exhaustive search could try."""
+    x = b.input(3, 4, 4)
+    f, g = b.conv(x, 3), b.conv(x, 3)
+    for _ in range(12):
+        g = b.op("add", g, b.conv(b.op("relu", b.bn(g))))
+    for y in (b.concat(f, g), f, g):
+        b.op("rigid", b.bn(y), kind="Tanh")
+
+
+@_example(0, affines_left=1)
+def norm_before_multiplication(b: Builder) -> None:
+    """One of two readers can set the unit: the BatchNorm, not the multiplication."""
+    x = b.conv(b.input(3, 4, 4))
+    b.op("rigid", b.const(x, "mul"), kind="Tanh")
+    b.op("rigid", b.bn(x), kind="Tanh")
 
 
 @_example(0, affines_left=1)
@@ -329,6 +354,18 @@ def zero_gamma_behind_conv(b: Builder) -> None:
 
 
 @_example(0, dead=True)
+def zero_gamma_behind_layer_scale(b: Builder) -> None:
+    """The zero passes through an affine that vanishes as well."""
+    b.bn(b.const(b.conv(b.input(3, 4, 4), 4, bias=False), "mul"), "zero")
+
+
+@_example(0, dead=True)
+def zero_gamma_behind_norm(b: Builder) -> None:
+    """The same through a BatchNorm."""
+    b.bn(b.bn(b.conv(b.input(3, 4, 4), 4, bias=False)), "zero")
+
+
+@_example(0, dead=True)
 def zero_gamma_before_unpadded_conv(b: Builder) -> None:
     """Nothing divides by the zero: the conv's column becomes zero, the constant goes into its bias."""
     b.conv(b.bn(b.input(4, 4, 4), "zero"), 2, **UNPADDED)
@@ -360,3 +397,11 @@ def dead_channel(b: Builder) -> None:
 def stuck_channel(b: Builder) -> None:
     """Zero gamma and t > 0 before a ReLU and a padded conv: a constant that the padding does not let through."""
     _stream(b, "stuck")
+
+
+@_example(1, dead=True)
+def ill_conditioned(b: Builder) -> None:
+    """A gamma of 1e-8 beside a beta of 0.5 would put a shift of 5e7 standard deviations on the stream."""
+    x = b.conv(b.input(3, 4, 4))
+    x = b.op("add", x, b.conv(b.op("relu", b.bn(x, "tiny")), 3, **PADDED))
+    _head(b, b.op("relu", b.bn(x)))

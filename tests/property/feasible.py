@@ -28,7 +28,6 @@ from .naive import Array
 from .spec import Spec, Step
 
 TOLERANCE = 1e-8
-ROOMY = 8  # an image of this height and width shows every border of the kernels here
 
 LINEAR = ("conv", "conv_transpose", "gemm", "matmul")
 HOMOGENEOUS = ("relu", "leaky_relu", "prelu", "abs")
@@ -58,9 +57,9 @@ def gather_laws(spec: Spec, *, exact: bool = False) -> Laws:
     Args:
         spec: The graph.
         exact: Where a law speaks of a response to a constant image, take it for all channels together (`Σ_c T_c·r_c` is
-            the same at every position), at the very size this image has (only one position: nothing to tell apart);
-            let averages that count zeros scale the shift, and tables that are added to graph inputs take one. False is
-            the law channel by channel for images of any size, which can only be stricter.
+            the same at every position), let averages that count zeros scale the shift, and let tables and scalars next
+            to a value without channels of its own (a graph input) take up units per channel. False is the law channel
+            by channel, which can only be stricter.
     """
     return _Walk(spec, exact).laws
 
@@ -130,7 +129,7 @@ class _Walk:
             self._free(out)
             self._norm(index, step)
         elif step.op == "const":
-            self._free(out)
+            self._const(step)
         elif step.op in HOMOGENEOUS:
             self._carry(step, lambda rows: rows)
             self._positive(step.reads[0])
@@ -154,8 +153,6 @@ class _Walk:
         """What a step without its bias makes of the image that is 1 in one channel: float64[channel, out, position]."""
         axis, shape = self.spec.axes[name], self.spec.values[name].shape
         size = shape[axis]
-        if len(shape) == 4 and not self.exact:
-            shape = (*shape[:2], max(ROOMY, shape[2]), max(ROOMY, shape[3]))
         if step.op in ("gemm", "matmul"):
             return np.zeros((size, 1, 1))  # no positions to tell apart
         images = np.zeros((size, *shape[1:]))
@@ -182,6 +179,19 @@ class _Walk:
         shift_rows = self.shift[out] - s[:, None] * self.shift[name]
         self.laws.norms[index] = (scale_rows, np.log(np.abs(s)), (s < 0).astype(float), shift_rows, t)
 
+    def _const(self, step: Step) -> None:
+        """Free on both sides; a scalar behind a value without channels of its own gives another one."""
+        out = step.writes[0]
+        if self.exact or step.consts["value"].size > 1 or not self._uniform(step.reads[0]):
+            self._free(out)
+            return
+        self.scale[out] = self.shift[out] = np.repeat(self._new(1), self._size(out), axis=0)
+
+    def _uniform(self, name: str) -> bool:
+        """Whether all channels of a tensor have one unit by construction, as those of a graph input."""
+        rows = self.scale[name]
+        return bool((rows == rows[0]).all() and (self.shift[name] == self.shift[name][0]).all())
+
     def _averaging(self, step: Step) -> None:
         name, out = step.reads[0], step.writes[0]
         self.scale[out] = self.scale[name]
@@ -207,7 +217,7 @@ class _Walk:
         if step.consts["value"].size == self._size(name):  # one position: a constant per channel
             self._free(out)
             return
-        if not (self.exact or self.scale[name].any()):
+        if not self.exact and self._uniform(name):
             self._rigid(name)
             self._rigid_source(out)
             return

@@ -215,9 +215,9 @@ class Builder:
         Args:
             x: What it reads.
             kind: "positive", "mixed", "negative" (gammas), "zero" (some gammas), "dead" and "stuck" (the first channel
-                has gamma 0 and t < 0, or t > 0), "uniform" (over channels), "scale_only" (t = 0), "shift_only" (s = 1),
-                "identity"; relative to the BN step `like`: "copy", "shared" (its initializers), "same_scale" (other t),
-                "same_zero" (the same t/s), "inverse".
+                has gamma 0 and t < 0, or t > 0), "tiny" (gamma 1e-8 there), "uniform" (over channels), "scale_only"
+                (t = 0), "shift_only" (s = 1), "identity"; relative to the BN step `like`: "copy", "shared" (its
+                initializers), "same_scale" (other t), "same_zero" (the same t/s), "inverse".
             like: An earlier BN step of as many channels, for the relative kinds.
         """
         rng, c = self._rng(), self.values[x].shape[1]
@@ -238,8 +238,8 @@ class Builder:
         elif kind == "zero":
             consts["gamma"][rng.integers(c)] = 0.0
             consts["gamma"] *= rng.choice([0.0, 1.0, 1.0, 1.0], c)
-        elif kind in ("dead", "stuck"):
-            consts["gamma"][0] = 0.0
+        elif kind in ("dead", "stuck", "tiny"):
+            consts["gamma"][0] = 1e-8 if kind == "tiny" else 0.0
             consts["beta"][0] = -0.5 if kind == "dead" else 0.5
         elif kind == "uniform":
             consts = {key: np.full(c, value[0]) for key, value in consts.items()}
