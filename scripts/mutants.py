@@ -247,9 +247,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a zero gamma sinks though others read its input",
-        "bnfold/solver.py",
-        "if x < 0 or self.readers[x] or self.lawful[x]:",
-        "if x < 0:",
+        "bnfold/scales.py",
+        "if state.needed or state.absolute is not None:",
+        "if state.absolute is not None:",
         PROPERTY,
     ),
     Mutant(
