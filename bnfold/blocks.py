@@ -88,6 +88,8 @@ class Blocks:
         result = []
         for index in np.split(order, changes):
             blocks = tuple(int(self.block[array[index[0]]]) for array in arrays)
+            if max(blocks) < 0:
+                continue
             size = max(len(self.cells[b]) for b in blocks if b >= 0) if any(b >= 0 for b in blocks) else 0
             for copy in self._repeats(index, size):
                 result.append(Piece(blocks, copy))

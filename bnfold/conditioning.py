@@ -32,6 +32,9 @@ def worst_site(system: System, solution: Solution, graph: Graph) -> tuple[str, R
     read = np.zeros(system.size, dtype=np.bool_)
     for cells in system.read:
         read[cells] = True
+    for candidate in system.candidates:
+        if candidate.op.name not in solution.removed:
+            read[candidate.x] = True
     worst, cost = None, limit
     for candidate in system.candidates:
         if candidate.op.name in solution.removed and candidate.spread is not None:

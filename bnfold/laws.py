@@ -473,6 +473,7 @@ class Laws:
     def _note_constants(self, name: str, constants: Sequence[NDArray[Any]], tensor: Tensor) -> None:
         """Remember in which unit constant operands have to be written."""
         if constants:
+            self.system.made.append(tensor.cells.reshape(-1))
             self.system.views[name] = (np.zeros(0, dtype=np.int64), tensor.cells.reshape(-1))
             self.system.axes[name] = tensor.axes
 

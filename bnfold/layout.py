@@ -217,7 +217,7 @@ def _take_last(source: list[Factor], size: int | str | None) -> list[Factor] | N
 
 def common_axes(tensors: Sequence[Tensor], shape: Sequence[int | str | None]) -> tuple[Axis, ...] | None:
     """The factors of a broadcast result: channels wherever one operand has them; None if they do not match."""
-    if tensors and all(t.axes is tensors[0].axes and t.rank == len(shape) for t in tensors):
+    if len(tensors) > 1 and all(t.axes is tensors[0].axes and t.rank == len(shape) for t in tensors):
         return tensors[0].axes
     result: list[Axis] = []
     for i, size in enumerate(shape):

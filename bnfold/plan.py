@@ -128,7 +128,7 @@ def make_plan(graph: Graph, kept: Mapping[str, Reason] | None = None, order: Seq
     for op in graph.ops:
         if not isinstance(op, Affine):
             continue
-        reason = solution.refused.get(op.name)
+        reason = solution.refused.get(op.name, op.fixed)
         if op.name not in solution.removed and reason is None:
             continue  # varies by position: an offset, not a per-channel affine
         if op.batch_norm:

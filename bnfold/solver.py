@@ -38,6 +38,7 @@ PRECEDENCE = (
     Reason.EXCLUDED,
     Reason.HOOK,
     Reason.TRAINING,
+    Reason.OVERFLOW,
     Reason.DTYPE,
     Reason.NOT_CONSTANT,
     Reason.SHARED_WEIGHT,
@@ -167,7 +168,10 @@ class Solver:
                     for block, (coefficient, _) in zip(piece.blocks, row.terms, strict=True)
                     if block >= 0
                 ]
-                self.shifts.add(terms, np.zeros(len(terms[0][1])), frozenset())
+                at = 0 if piece.index is None else int(piece.index[0])
+                grounds = [cells for cells, block in zip(arrays, piece.blocks, strict=True) if block < 0]
+                why = frozenset(REASONS[int(cells[at])] for cells in grounds)
+                self.shifts.add(terms, np.zeros(len(terms[0][1])), why)
         for cells, reason in self.system.rigid:
             for block in self._blocks_of(cells):
                 self.needed[block] = True
@@ -404,7 +408,10 @@ class Solver:
             elif self.scales.ground(y, 0.0) is not None:
                 return Reason.ZERO_GAMMA
             terms = [(y, np.ones(len(s)))] + ([] if x < 0 else [(x, -s)])
-            clash = self.shifts.add(terms, t.copy(), frozenset({candidate.op.name}))
+            why: set[object] = {candidate.op.name}
+            if x < 0:
+                why.add(REASONS[int(candidate.x[0 if piece.index is None else piece.index[0]])])
+            clash = self.shifts.add(terms, t.copy(), frozenset(why))
             if clash is not None:
                 return self._explain_shift(clash, candidate.op.name) if s.all() else Reason.ZERO_GAMMA
         return None

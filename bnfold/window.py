@@ -57,14 +57,18 @@ class Window:
     def _axis_patterns(self, i: int) -> Mask:
         reach = self.dilations[i] * (self.kernel[i] - 1) + 1
         pads = max(self.pads_begin[i], 0) + max(self.pads_end[i], 0)
+        stride = self.strides[i]
+        large = 2 * (reach + pads + stride)
         size = self.sizes[i]
-        rows = self._tap_rows(i, size if size is not None else 2 * (reach + pads + self.strides[i]))
-        middle: Mask = rows[len(rows) // 2 : len(rows) // 2 + 1]
-        if size is None and (self.transposed or pads > 0):
-            smaller = range(1, reach + pads + 2 * self.strides[i] + 1)
-            rows = np.concatenate([rows, *(self._tap_rows(i, n) for n in smaller)])
-        distinct = np.unique(rows, axis=0)
-        patterns: Mask = np.concatenate([middle, distinct[(distinct != middle).any(axis=1)]])
+        if size is None:
+            sizes = range(large, large + (1 if self.transposed or not pads else stride))
+        else:
+            sizes = range(size, size + 1) if size < large else range(at := large + (size - large) % stride, at + 1)
+        rows = [self._tap_rows(i, n) for n in sizes]
+        middle: Mask = rows[0][len(rows[0]) // 2 : len(rows[0]) // 2 + 1]
+        distinct = {row.tobytes(): row for some in rows for row in some}
+        distinct.pop(middle.tobytes(), None)
+        patterns: Mask = np.concatenate([middle, *(row[None] for row in distinct.values())])
         return patterns
 
     def _tap_rows(self, i: int, size: int) -> Mask:

@@ -11,8 +11,8 @@ from collections.abc import Hashable
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.frontends.constants import IMPURE
 from bnfold.frontends.context import ONNX_DOMAINS, graphs_within
+from bnfold.frontends.evaluate import IMPURE
 
 
 def tidy(model: ir.Model) -> bool:

@@ -1,0 +1,102 @@
+"""What an ONNX operator makes of constants, evaluated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from bnfold.affine import batch_norm_affine, round_once
+from bnfold.frontends.context import attr, not_at_inference
+
+LARGEST = 1 << 26  # elements of a folded result; an Expand may ask for any number
+IMPURE = {
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout",
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan",
+}  # fmt: skip
+
+# What exporters write most, so that small models do not wait for the reference evaluator.
+DIRECT: dict[str, Callable[..., NDArray[Any]]] = {
+    "Expand": lambda x, shape: x * np.ones([int(n) for n in shape], dtype=x.dtype),
+    "Mul": np.multiply,
+    "Add": np.add,
+    "Sub": np.subtract,
+}
+GROWING = {"Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "OneHot", "EyeLike"}
+
+
+def _result_size(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> int | None:
+    """An upper bound on the number of elements, before anything is computed."""
+    if node.op_type in GROWING:
+        known = node.outputs[0].shape
+        if known is not None and known.is_static():
+            return int(np.prod(known.numpy(), dtype=np.float64))
+        target = arrays[-1] if node.op_type in ("Expand", "ConstantOfShape") else None
+        return (
+            None
+            if target is None
+            else int(np.prod(target, dtype=np.float64)) * max(a.size for a in arrays if a is not None)
+        )
+    return 0
+
+
+def evaluated(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) -> NDArray[Any] | None:
+    """What a node makes of constants, by the reference implementation; None where that must not be tried."""
+    size = _result_size(node, arrays)
+    if size is None or size > LARGEST:
+        return None
+    direct = DIRECT.get(node.op_type)
+    if direct is not None and all(a is not None for a in arrays):
+        return direct(*arrays)
+    proto = ir.serde.serialize_node(node)
+    feeds = {v.name or "": a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
+    try:
+        [result] = ReferenceEvaluator(proto, opsets={"": opset}).run(None, feeds)
+    except Exception:  # whatever the reference cannot do stays as it is: folding is never owed
+        return None
+    if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind in "OUS":
+        return None  # a sequence, or strings
+    declared = node.outputs[0].dtype
+    if declared is not None and declared.numpy() != result.dtype:
+        return None
+    return np.asarray(result)
+
+
+def stored(node: ir.Node) -> NDArray[Any] | None:
+    """What a Constant holds; None for strings and sparse tensors."""
+    tensor = node.attributes.get("value")
+    if tensor is not None:
+        array: NDArray[Any] = tensor.as_tensor().numpy()
+        return None if array.dtype.kind in "OUS" else array
+    for name, dtype in (("value_int", "i8"), ("value_ints", "i8"), ("value_float", "f4"), ("value_floats", "f4")):
+        if name in node.attributes:
+            return np.asarray(node.attributes[name].value, dtype=dtype)
+    return None
+
+
+def normalised(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """A BatchNorm of a constant at inference, in float64, rounded once."""
+    given = [a for a in arrays if a is not None]
+    if len(given) != 5 or given[0].ndim < 2 or not_at_inference(node) is not None:
+        return None
+    x, gamma, beta, mean, var = given
+    affine = batch_norm_affine(gamma, beta, mean, var, float(attr(node, "epsilon", 1e-5)), precision=53)
+    full = (-1,) + (1,) * (x.ndim - 2)
+    return round_once(x.astype(np.float64) * affine.scale.reshape(full) + affine.shift.reshape(full), x.dtype)
+
+
+def static_shape(node: ir.Node) -> NDArray[Any] | None:
+    """The result of a Shape whose sizes are all known."""
+    x = node.inputs[0]
+    if x is None or x.shape is None:
+        return None
+    start = node.attributes.get("start")
+    end = node.attributes.get("end")
+    dims = list(x.shape)[slice(start.value if start else 0, end.value if end else None)]
+    if not all(isinstance(d, int) for d in dims):
+        return None
+    return np.array(dims, dtype=np.int64)
