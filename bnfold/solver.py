@@ -38,7 +38,6 @@ PRECEDENCE = (
     Reason.EXCLUDED,
     Reason.HOOK,
     Reason.TRAINING,
-    Reason.OVERFLOW,
     Reason.DTYPE,
     Reason.NOT_CONSTANT,
     Reason.SHARED_WEIGHT,
