@@ -39,14 +39,15 @@ def fold(model: Any, example_inputs: Any = None) -> Folded:
     import onnx
     import onnx_ir as ir
 
-    from bnfold.frontends.onnx import fold_model
+    from bnfold.frontends.onnx import fold_model, without_pauses
 
     if isinstance(model, ir.Model):
         folded, plan = fold_model(model)
         return Folded(folded, plan)
     if isinstance(model, onnx.ModelProto):
-        folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False)
-        return Folded(ir.serde.serialize_model(folded), plan)
+        with without_pauses():
+            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False)
+            return Folded(ir.serde.serialize_model(folded), plan)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):
         raise UnsupportedError(

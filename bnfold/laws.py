@@ -561,10 +561,26 @@ def shift_passes(op: Linear) -> Mask:
     if all(len(p) == 1 for p in patterns):
         return np.ones(count, dtype=np.bool_)
     weight = op.kernel.grouped(op.kernel.weight())  # [groups, out, in, *taps]
-    first = _same_everywhere(weight[:, :1], patterns)  # most channels differ at the first output already
-    if not first.any():
-        return first
-    return _same_everywhere(weight, patterns)
+    same = _same_along_one_axis(weight[:, 0], patterns)  # most channels differ at the first output already
+    return _same_everywhere(weight, patterns) if same.any() else same
+
+
+def _same_along_one_axis(weight: NDArray[Any], patterns: tuple[Mask, ...]) -> Mask:
+    """Whether one output answers the first two sets of taps of one axis alike; a cheap way to see that it does not.
+
+    Args:
+        weight: float[groups, in, *taps].
+        patterns: bool[patterns, taps] per axis.
+    """
+    axis = next(i for i, p in enumerate(patterns) if len(p) > 1)
+    live = np.moveaxis(weight.astype(np.float64), 2 + axis, -1)
+    for i, pattern in enumerate(patterns):
+        if i != axis:  # the next axis in line is always the third
+            live = np.tensordot(live, pattern[0].astype(np.float64), axes=([2], [0]))
+    step = patterns[axis][1].astype(np.float64) - patterns[axis][0]
+    change, size = np.abs(live @ step), np.abs(weight).sum(axis=tuple(range(2, weight.ndim)))
+    same: Mask = (change <= 1e-14 * size).reshape(-1)
+    return same
 
 
 def _same_everywhere(weight: NDArray[Any], patterns: tuple[Mask, ...]) -> Mask:

@@ -34,6 +34,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bnfold import fold
 from bnfold.capture import capture
 from bnfold.frontends.onnx import fold_model
 from bnfold.load import load
@@ -111,8 +112,8 @@ def exported(name: str) -> bytes:
 
 def by_bnfold(data: bytes) -> bytes:
     """Bytes to bytes through bnfold."""
-    folded, _ = fold_model(ir.from_proto(onnx.load_from_string(data)))
-    return ir.to_proto(folded).SerializeToString()
+    folded: onnx.ModelProto = fold(onnx.load_from_string(data)).model
+    return folded.SerializeToString()
 
 
 def by_onnxsim(data: bytes) -> bytes:
