@@ -479,6 +479,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_bench.py", "-k", "control"),  # the others time real sessions, which a busy machine may fail
     ),
     Mutant(
+        "sessions timed in a fixed order",
+        "bnfold/bench.py",
+        "for which in rng.permutation(len(runners)):",
+        "for which in range(len(runners)):",
+        ("tests/test_bench.py", "-k", "order"),
+    ),
+    Mutant(
         "a gain claimed inside the noise",
         "bnfold/bench.py",
         "if low > 1 and low > control_high:",
@@ -501,10 +508,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_weights.py",),
     ),
     Mutant(
-        "only one prefix taken off",
+        "prefixes in the middle of a key left there",
         "bnfold/weights.py",
-        "while parts[0] in PREFIXES:",
-        "if parts[0] in PREFIXES:",
+        'yield ".".join(part for part in parts if part not in PREFIXES)',
+        'yield ".".join(parts)',
         ("tests/test_weights.py",),
     ),
     Mutant(

@@ -165,6 +165,13 @@ def concat_with_the_input(b: Builder) -> None:
     b.bn(b.concat(b.conv(x, 2, **PADDED), x))
 
 
+@_example(0)
+def concat_with_a_constant(b: Builder) -> None:
+    """The constant's channels are rewritten."""
+    x = b.conv(b.input(3, 4, 4), 2, **PADDED)
+    b.op("rigid", b.bn(b.concat(x, constant=2), "mixed"), kind="Tanh")
+
+
 @_example(1)
 def greedy_trap(b: Builder) -> None:
     """The BatchNorm over the concatenation saves most traffic, but stands in the way of the other two."""
