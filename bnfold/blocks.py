@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.affine import Array
 from bnfold.layout import Cells
 from bnfold.system import GROUND, System
+from bnfold.window import Mask
 
 Hash = NDArray[np.uint64]
+Lanes = Array | float  # one number per lane of a block, or one for all
 
 
 @dataclass(frozen=True)
@@ -45,39 +49,40 @@ class Blocks:
     """
 
     def __init__(self, system: System) -> None:
+        self.system = system
         self.size = system.size
-        bounds = np.asarray([*system.starts[GROUND:], system.size], dtype=np.int64)
+        bounds = np.asarray([*system.starts, system.size], dtype=np.int64)
         self._starts, self._stops = bounds[:-1], bounds[1:]
+        lengths = self._stops - self._starts
         tangled = self._tangled_runs(system)
-        self.cells: list[Cells] = []
-        self.block = np.full(system.size, -1, dtype=np.int64)
-        self.lane = np.zeros(system.size, dtype=np.int64)
-        for start, stop, cut in zip(self._starts.tolist(), self._stops.tolist(), tangled, strict=True):
-            if not cut and stop > start:
-                self._add(np.arange(start, stop, dtype=np.int64))
+        whole = [i >= GROUND and n > 0 and not cut for i, (n, cut) in enumerate(zip(lengths, tangled, strict=True))]
+        every_cell = np.arange(system.size, dtype=np.int64)
+        self.cells: list[Cells] = [
+            every_cell[start:stop]
+            for start, stop, is_whole in zip(self._starts.tolist(), self._stops.tolist(), whole, strict=True)
+            if is_whole
+        ]
+        self._number = np.where(whole, np.cumsum(whole) - 1, -1)  # the block that a run is, −1 for none
+        self.block = np.repeat(self._number, lengths)
+        self.lane = every_cell - np.repeat(self._starts, lengths)
         if any(tangled):
             self._cut_into_lanes(system, np.asarray(tangled))
             self._sort_by_age()
-
-    def _add(self, cells: Cells) -> None:
-        self.block[cells] = len(self.cells)
-        self.lane[cells] = np.arange(len(cells))
-        self.cells.append(cells)
 
     def _sort_by_age(self) -> None:
         """Number the blocks in the order in which their cells were made, which the solver's pivots rely on."""
         self.cells.sort(key=lambda cells: int(cells[0]))
         for number, cells in enumerate(self.cells):
             self.block[cells] = number
+        self._number = np.where(self._number < 0, -1, self.block[np.minimum(self._starts, self.size - 1)])
 
     def pieces(self, arrays: Sequence[Cells]) -> list[Piece]:
         """An equation between arrays of cells, block by block."""
+        whole = [self._whole_block(array) for array in arrays]
+        if None not in whole:
+            blocks = tuple([number for number in whole if number is not None])
+            return [Piece(blocks, None)] if max(blocks) >= 0 else []
         first = arrays[0]
-        whole = tuple(self._whole_block(array) for array in arrays)
-        if all(number == -1 for number in whole):
-            return []
-        if all(number is not None for number in whole):
-            return [Piece(tuple(number for number in whole if number is not None), None)]
         numbers = np.stack([self.block[array] for array in arrays])
         lanes = np.stack([np.where(n < 0, -1, self.lane[a]) for n, a in zip(numbers, arrays, strict=True)]).max(axis=0)
         if not (numbers >= 0).any():
@@ -95,6 +100,13 @@ class Blocks:
                 result.append(Piece(blocks, copy))
         return result
 
+    def of(self, cells: Cells) -> set[int]:
+        """The blocks that some cells belong to."""
+        number = self._whole_block(cells)
+        if number is not None:
+            return {number} if number >= 0 else set()
+        return set(self.block[cells].tolist()) - {-1}
+
     @staticmethod
     def _repeats(index: NDArray[np.int64], size: int) -> Iterable[NDArray[np.int64]]:
         """An equation may hold several times between the same blocks: split it into rounds."""
@@ -105,17 +117,23 @@ class Blocks:
 
     def _whole_block(self, array: Cells) -> int | None:
         """The block that an array is, cell by cell, or None."""
-        number = int(self.block[array[0]]) if array.size else -1
-        if number < 0:
-            return -1 if array.size and bool((array < GROUND).all()) else None
-        cells = self.cells[number]
-        if len(cells) != array.size:
+        made = self.system.made_as(array)
+        if made is not None and self._number[made] >= 0:
+            return int(self._number[made])
+        if not array.size:
             return None
-        return number if cells is array or np.array_equal(cells, array) else None
+        number = int(self.block[array[0]])
+        if number < 0:
+            return -1 if bool((array < GROUND).all()) else None
+        cells = self.cells[number]
+        return number if len(cells) == array.size and np.array_equal(cells, array) else None
 
     def _whole_run(self, array: Cells) -> int | None:
         """The run of cells that an array is, or None; −1 where it touches none."""
-        first = int(array[0])
+        made = self.system.made_as(array)
+        if made is not None:
+            return made
+        first = int(array[0]) if array.size else 0
         if first < GROUND:
             return -1 if bool((array < GROUND).all()) else None
         run = int(np.searchsorted(self._starts, first, side="right")) - 1
@@ -136,9 +154,10 @@ class Blocks:
             return i
 
         for arrays, mixed in equations(system):
-            runs = [self._whole_run(a) if a.size else -1 for a in arrays]
-            if mixed is None and all(r is not None for r in runs):
-                linked = [r for r in runs if r is not None and r >= 0]
+            runs = [self._whole_run(array) for array in arrays]
+            linked: list[int]
+            if mixed is None and None not in runs:
+                linked = [run for run in runs if run is not None and run >= 0]
             else:
                 touched = np.concatenate(list(arrays))
                 touched = touched[touched >= GROUND]
@@ -154,9 +173,8 @@ class Blocks:
 
     def _cut_into_lanes(self, system: System, tangled: NDArray[np.bool_]) -> None:
         """Group the cells of tangled runs into families of equal lanes."""
-        runs = np.repeat(np.arange(len(self._starts)), self._stops - self._starts)
-        member = np.concatenate([np.zeros(GROUND, dtype=np.bool_), tangled[runs]])
-        run_of = np.concatenate([np.full(GROUND, -1), runs])
+        run_of = np.repeat(np.arange(len(self._starts)), self._stops - self._starts)
+        member = tangled[run_of]
         inside = [
             (number, arrays, mixed)
             for number, (arrays, mixed) in enumerate(equations(system))
@@ -191,7 +209,23 @@ class Blocks:
         key = np.stack([signature[lane[cells]], slot[cells]])
         changes = np.flatnonzero((key[:, 1:] != key[:, :-1]).any(axis=0)) + 1
         for block in np.split(cells, changes):
-            self._add(block)
+            self.lane[block] = np.arange(len(block))
+            self.cells.append(block)
+
+
+def some(values: Lanes | Mask | bool) -> bool:
+    """Whether any lane is not 0."""
+    return bool(values.any()) if isinstance(values, np.ndarray) else bool(values)
+
+
+def every(values: Lanes | Mask | bool) -> bool:
+    """Whether no lane is 0."""
+    return bool(values.all()) if isinstance(values, np.ndarray) else bool(values)
+
+
+def magnitude(values: Lanes) -> Lanes:
+    """The absolute value, lane by lane."""
+    return np.abs(values) if isinstance(values, np.ndarray) else abs(values)
 
 
 def equations(system: System) -> Iterable[tuple[tuple[Cells, ...], NDArray[np.bool_] | None]]:
@@ -199,16 +233,10 @@ def equations(system: System) -> Iterable[tuple[tuple[Cells, ...], NDArray[np.bo
     for tie in system.ties:
         yield (tie.a, tie.b), None
     for row in system.rows:
-        yield tuple(cells for _, cells in row.terms), None
-    for cells in system.positive:
+        yield tuple([cells for _, cells in row.terms]), None
+    for cells, _ in chain(system.rigid, system.pinned):
         yield (cells,), None
-    for cells, _ in system.rigid:
-        yield (cells,), None
-    for cells, _ in system.pinned:
-        yield (cells,), None
-    for cells in system.read:
-        yield (cells,), None
-    for cells in system.made:
+    for cells in chain(system.positive, system.read, system.made):
         yield (cells,), None
     for candidate in system.candidates:
         zero = candidate.scale == 0

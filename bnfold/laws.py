@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import singledispatchmethod
+from functools import lru_cache, reduce, singledispatchmethod
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ from bnfold.layout import (
     collapse,
     common_axes,
     full_axis,
+    ravel,
     reshape,
     spread,
     tidy,
@@ -58,7 +59,7 @@ from bnfold.layout import (
 )
 from bnfold.reasons import Reason
 from bnfold.system import GROUND, Candidate, Row, System, Tie, ground
-from bnfold.window import Mask
+from bnfold.window import Mask, Window
 
 LARGEST_OFFSET = 1 << 20  # elements of a constant that may have units of their own
 
@@ -123,7 +124,7 @@ class Laws:
     def carry(self, op: Op, x: Value, y: Value, tensor: Tensor | None) -> None:
         """Give `y` a layout; where channels cannot be followed, make them all alike."""
         if tensor is None:
-            single, pairs = collapse(self.tensor(x), self.tensor(x).channel_axes())
+            single, pairs = collapse(self.tensor(x), self.tensor(x).channel_axes)
             self.tie(pairs)
             tensor = uniform(int(single.cells), self.shape(y))
         self.tensors[y] = tensor
@@ -135,7 +136,7 @@ class Laws:
         axes = common_axes(tensors, shape) if all(t.rank <= len(shape) for t in tensors) else None
         if axes is None:
             for i, tensor in enumerate(tensors):
-                tensors[i], pairs = collapse(tensor, tensor.channel_axes())
+                tensors[i], pairs = collapse(tensor, tensor.channel_axes)
                 self.tie(pairs)
             return [t.cells for t in tensors], tuple((Factor(size),) for size in shape)
         return [spread(t, axes) for t in tensors], axes
@@ -151,8 +152,8 @@ class Laws:
         x = self.tensor(op.x)
         if self._mixes_positions(op, x):
             self.tensors[op.y] = Tensor(x.cells, _with_axis(x.axes, op.x_axis, self.shape(op.y)[op.y_axis]))
-            self.system.pinned.append((x.cells.reshape(-1), Reason.ZERO_PAD))
-            self.system.read.append(x.cells.reshape(-1))
+            self.system.pinned.append((x.flat, Reason.ZERO_PAD))
+            self.system.read.append(x.flat)
             return
         cells, pairs = along(x, op.x_axis, op.kernel.in_channels)
         self.tie(pairs)
@@ -174,7 +175,7 @@ class Laws:
         """Whether it contracts an axis that holds only positions of a tensor that has channels elsewhere."""
         return (
             x.has_channels
-            and op.x_axis not in x.channel_axes()
+            and op.x_axis not in x.channel_axes
             and op.window is None
             and op.x_axis == op.y_axis
             and not op.has_bias
@@ -198,29 +199,26 @@ class Laws:
     def affine(self, op: Affine) -> None:
         """Both units are free while it stays; it vanishes if its result's unit is `(s·S_x, s·T_x + t)`."""
         x, shape = self.tensor(op.x), self.shape(op.y)
-        scale, shift = np.broadcast_arrays(op.scale, op.shift)
-        varies = [i + len(shape) - scale.ndim for i, size in enumerate(scale.shape) if size > 1]
-        channel_axes = x.channel_axes()
-        clash = bool(varies) and not set(varies) <= channel_axes and (bool(channel_axes) or len(varies) > 1)
-        if op.batch_norm:  # its parameters have room for units along its own axis only
-            x, pairs = collapse(x, channel_axes - {1})
-            self.tie(pairs)
-        elif clash:
-            self._positional(op, scale, shift)
-            return
-        parameters = _constant_tensor(scale.shape, shape, varies)
-        axes = common_axes([x, parameters], shape)
-        if axes is None:
-            x, pairs = collapse(x, x.channel_axes())
-            self.tie(pairs)
-            axes = common_axes([parameters], shape)
-        assert axes is not None
-        cells = spread(x, axes)
-        index = spread(parameters, axes).reshape(-1)
+        spread_of: Array | None
+        if _lies_alike(op, x, len(shape)):
+            cells, axes, s, t = x.cells, x.axes, op.scale.reshape(-1), op.shift.reshape(-1)
+            spread_of = None if op.spread is None else op.spread.reshape(-1)
+        else:
+            scale, shift = np.broadcast_arrays(op.scale, op.shift)
+            varies = [i + len(shape) - scale.ndim for i, size in enumerate(scale.shape) if size > 1]
+            channel_axes = x.channel_axes
+            clash = bool(varies) and not set(varies) <= channel_axes and (bool(channel_axes) or len(varies) > 1)
+            if op.batch_norm:  # its parameters have room for units along its own axis only
+                x, pairs = collapse(x, channel_axes - {1})
+                self.tie(pairs)
+            elif clash:
+                self._positional(op, scale, shift)
+                return
+            cells, axes, index = self._meet(x, _constant_tensor(scale.shape, shape, varies), shape)
+            s, t = scale.reshape(-1)[index], shift.reshape(-1)[index]
+            spread_of = None if op.spread is None else np.broadcast_to(op.spread, scale.shape).reshape(-1)[index]
         out = self.system.new(cells.shape)
-        flat, made = cells.reshape(-1), out.reshape(-1)
-        s, t = scale.reshape(-1)[index], shift.reshape(-1)[index]
-        spread_of = None if op.spread is None else np.broadcast_to(op.spread, scale.shape).reshape(-1)[index]
+        flat, made = ravel(cells), ravel(out)
         gain = float(math.prod(size for size in shape if isinstance(size, int)))
         self.system.views[op.name] = (flat, made)
         self.system.axes[op.name] = axes
@@ -229,6 +227,16 @@ class Laws:
             only = op.y in self.relu_only
             self.system.candidates.append(Candidate(op, flat, made, s, t, gain, only, spread_of))
         self.tensors[op.y] = tidy(out, axes)
+
+    def _meet(self, x: Tensor, parameters: Tensor, shape: Shape) -> tuple[Cells, tuple[Axis, ...], Cells]:
+        """A feature's cells and the parameters that meet them, in one arrangement, and its axes."""
+        axes = common_axes([x, parameters], shape)
+        if axes is None:
+            x, pairs = collapse(x, x.channel_axes)
+            self.tie(pairs)
+            axes = common_axes([parameters], shape)
+        assert axes is not None
+        return spread(x, axes), axes, spread(parameters, axes).reshape(-1)
 
     def _positional(self, op: Affine, scale: Array, shift: Array) -> None:
         """A constant that varies by position: added, it can take up a shift; multiplied, it lets none pass."""
@@ -257,10 +265,10 @@ class Laws:
             return
         cells = spread(x, axes)
         out = self.system.new(cells.shape)
-        self.system.ties.append(Tie(cells.reshape(-1), out.reshape(-1)))
-        self.system.read.append(cells.reshape(-1))
-        self.system.made.append(out.reshape(-1))
-        self.system.views[op.name] = (cells.reshape(-1), out.reshape(-1))
+        self.system.ties.append(Tie(ravel(cells), ravel(out)))
+        self.system.read.append(ravel(cells))
+        self.system.made.append(ravel(out))
+        self.system.views[op.name] = (ravel(cells), ravel(out))
         self.system.axes[op.name] = axes
         self.tensors[op.y] = tidy(out, axes)
 
@@ -275,7 +283,7 @@ class Laws:
     @apply.register
     def homogeneous(self, op: Homogeneous) -> None:
         """A positive scale passes, a shift does not."""
-        cells = self.tensor(op.x).cells.reshape(-1)
+        cells = self.tensor(op.x).flat
         self.system.positive.append(cells)
         self.system.pinned.append((cells, Reason.NONLINEAR))
         self.tensors[op.y] = self.tensor(op.x)
@@ -288,8 +296,8 @@ class Laws:
         for other in aligned[1:]:
             self.system.same(first, other)
         if op.positive:
-            self.system.positive.append(first.reshape(-1))
-        self.system.read.append(first.reshape(-1))
+            self.system.positive.append(ravel(first))
+        self.system.read.append(ravel(first))
         self.tensors[op.y] = tidy(first, axes)
         self._note_constants(op.name, op.constants, self.tensors[op.y])
 
@@ -298,9 +306,9 @@ class Laws:
         """Channels pass one by one; a shift where the weights of the positions sum to 1."""
         x = self.tensor(op.x)
         axes = set(range(2, x.rank)) if op.axes is None else set(op.axes)
-        x, pairs = collapse(x, x.channel_axes() & axes)
+        x, pairs = collapse(x, x.channel_axes & axes)
         self.tie(pairs)
-        cells = x.cells.reshape(-1)
+        cells = x.flat
         if op.positive:
             self.system.positive.append(cells)
         if not op.unit_sum:
@@ -308,11 +316,11 @@ class Laws:
         shape = self.shape(op.y)
         source = op.shape_axes if op.shape_axes is not None else tuple(range(len(shape)))
         kept = [i for i in source if i is not None]
-        if not x.has_channels or not x.channel_axes() <= set(kept):
+        if not x.has_channels or not x.channel_axes <= set(kept):
             self.carry(op, op.x, op.y, None if x.has_channels else uniform(int(x.cells), shape))
             return
         factors = tuple(
-            x.axes[i] if i is not None and i in x.channel_axes() else (Factor(size),)
+            x.axes[i] if i is not None and i in x.channel_axes else (Factor(size),)
             for i, size in zip(source, shape, strict=True)
         )
         self.tensors[op.y] = tidy(x.cells, factors)
@@ -321,9 +329,9 @@ class Laws:
     def add(self, op: Add) -> None:
         """All three have one scale; the shifts add up."""
         (a, b), axes = self.align([op.a, op.b], op.y)
-        a, b = a.reshape(-1), b.reshape(-1)
+        a, b = ravel(a), ravel(b)
         out = self.system.new([f.size for axis in axes for f in axis if f.channel and isinstance(f.size, int)])
-        y = out.reshape(-1)
+        y = ravel(out)
         self.system.ties += [Tie(a, y), Tie(b, y)]
         self.system.rows.append(Row(((1.0, y), (-1.0, a), (-op.sign, b))))
         self.system.read += [a, b]
@@ -342,8 +350,8 @@ class Laws:
         feature, gate = (op.a, op.b) if op.division or self._is_gate(op.b, op.a) else (op.b, op.a)
         self.hold(gate, reason=Reason.NONLINEAR)
         [cells], axes = self.align([feature], op.y)
-        self.system.pinned.append((cells.reshape(-1), Reason.NONLINEAR))
-        self.system.read.append(cells.reshape(-1))
+        self.system.pinned.append((ravel(cells), Reason.NONLINEAR))
+        self.system.read.append(ravel(cells))
         self.tensors[op.y] = tidy(cells, axes)
 
     def _is_gate(self, value: Value, other: Value) -> bool:
@@ -359,9 +367,9 @@ class Laws:
     def mix(self, op: Mix) -> None:
         """Positions of the feature are mixed by a computed matrix, which is rigid."""
         a, b, shape = self.tensor(op.a), self.tensor(op.b), self.shape(op.y)
-        if len(shape) >= 2 and b.has_channels and b.rank >= 2 and b.rank - 2 not in b.channel_axes():
+        if len(shape) >= 2 and b.has_channels and b.rank >= 2 and b.rank - 2 not in b.channel_axes:
             self._mix_feature(op, op.b, op.a, len(shape) - 2, op.unit_sum)
-        elif len(shape) >= 2 and a.has_channels and a.rank >= 2 and a.rank - 1 not in a.channel_axes():
+        elif len(shape) >= 2 and a.has_channels and a.rank >= 2 and a.rank - 1 not in a.channel_axes:
             self._mix_feature(op, op.a, op.b, len(shape) - 1, unit_sum=False)
         else:
             self.hold(op.a, op.b, reason=Reason.NONLINEAR)
@@ -370,7 +378,7 @@ class Laws:
     def _mix_feature(self, op: Mix, feature: Value, matrix: Value, axis: int, unit_sum: bool) -> None:
         self.hold(matrix, reason=Reason.NONLINEAR)
         tensor, shape = self.tensor(feature), self.shape(op.y)
-        cells = tensor.cells.reshape(-1)
+        cells = tensor.flat
         self.system.read.append(cells)
         if not unit_sum:
             self.system.pinned.append((cells, Reason.NONLINEAR))
@@ -404,14 +412,14 @@ class Laws:
     def concat(self, op: Concat) -> None:
         """Along channels, side by side; along positions, all parts have one unit."""
         tensors = [None if x is None else self.tensor(x) for x in op.xs]
-        if any(t is not None and op.axis in t.channel_axes() for t in tensors):
+        if any(t is not None and op.axis in t.channel_axes for t in tensors):
             self._concat_channels(op)
             return
         present = [x for x in op.xs if x is not None]
         aligned, axes = self._align_except(present, op.y, op.axis)
         for other in aligned[1:]:
             self.system.same(aligned[0], other)
-        self.system.read.append(aligned[0].reshape(-1))
+        self.system.read.append(ravel(aligned[0]))
         self.tensors[op.y] = tidy(aligned[0], _with_axis(axes, op.axis, self.shape(op.y)[op.axis]))
         self._note_constants(op.name, tuple(op.constants.values()), self.tensors[op.y])
 
@@ -465,7 +473,7 @@ class Laws:
         axes = common_axes(tensors, self.shape(y))
         if axes is None:
             for i, tensor in enumerate(tensors):
-                tensors[i], pairs = collapse(tensor, tensor.channel_axes())
+                tensors[i], pairs = collapse(tensor, tensor.channel_axes)
                 self.tie(pairs)
             axes = tuple((Factor(size),) for size in self.shape(y))
         return [spread(t, axes) for t in tensors], axes
@@ -473,15 +481,15 @@ class Laws:
     def _note_constants(self, name: str, constants: Sequence[NDArray[Any]], tensor: Tensor) -> None:
         """Remember in which unit constant operands have to be written."""
         if constants:
-            self.system.made.append(tensor.cells.reshape(-1))
-            self.system.views[name] = (np.zeros(0, dtype=np.int64), tensor.cells.reshape(-1))
+            self.system.made.append(tensor.flat)
+            self.system.views[name] = (np.zeros(0, dtype=np.int64), tensor.flat)
             self.system.axes[name] = tensor.axes
 
     @apply.register
     def take(self, op: Take) -> None:
         """The chosen channels keep their units; positions are all alike."""
         x, shape = self.tensor(op.x), self.shape(op.y)
-        if op.axis not in x.channel_axes():
+        if op.axis not in x.channel_axes:
             axes = list(x.axes)
             if op.keeps_axis:
                 axes[op.axis : op.axis + 1] = [(Factor(shape[op.axis] if shape else None),)]
@@ -491,7 +499,7 @@ class Laws:
             self.tensors[op.y] = tidy(x.cells, axes) if x.rank else uniform(int(x.cells), shape)
             return
         if op.index is None:
-            single, pairs = collapse(x, x.channel_axes())
+            single, pairs = collapse(x, x.channel_axes)
             self.tie(pairs)
             self.tensors[op.y] = uniform(int(single.cells), shape)
             return
@@ -512,9 +520,9 @@ class Laws:
         """Zeros added to positions let no shift pass; zeros added as channels are constants without one."""
         x = self.tensor(op.x)
         padded = [i for i in range(len(op.before)) if op.before[i] or op.after[i]]
-        pinned = [i for i in padded if i not in x.channel_axes()]
+        pinned = [i for i in padded if i not in x.channel_axes]
         if pinned:
-            self.system.pinned.append((x.cells.reshape(-1), Reason.ZERO_PAD))
+            self.system.pinned.append((x.flat, Reason.ZERO_PAD))
         for axis in padded:
             if axis in pinned:
                 x = Tensor(x.cells, _with_axis(x.axes, axis, self.shape(op.y)[axis]))
@@ -534,7 +542,7 @@ class Laws:
     def _zeros(self, like: Cells, dim: int, count: int) -> Cells:
         """Cells of a constant 0: any scale, no shift."""
         zeros = self.system.new((*like.shape[:dim], count, *like.shape[dim + 1 :]))
-        self.system.pinned.append((zeros.reshape(-1), Reason.ZERO_PAD))
+        self.system.pinned.append((ravel(zeros), Reason.ZERO_PAD))
         return zeros
 
     @apply.register
@@ -561,26 +569,19 @@ def shift_passes(op: Linear) -> Mask:
     if all(len(p) == 1 for p in patterns):
         return np.ones(count, dtype=np.bool_)
     weight = op.kernel.grouped(op.kernel.weight())  # [groups, out, in, *taps]
-    same = _same_along_one_axis(weight[:, 0], patterns)  # most channels differ at the first output already
-    return _same_everywhere(weight, patterns) if same.any() else same
+    first = weight[:, 0].reshape(count, -1).astype(np.float64)
+    same: Mask = np.abs(first @ _first_difference(op.window)) <= 1e-14 * np.abs(first).sum(axis=1)
+    return _same_everywhere(weight, patterns) if same.any() else same  # most channels differ at the first output
 
 
-def _same_along_one_axis(weight: NDArray[Any], patterns: tuple[Mask, ...]) -> Mask:
-    """Whether one output answers the first two sets of taps of one axis alike; a cheap way to see that it does not.
-
-    Args:
-        weight: float[groups, in, *taps].
-        patterns: bool[patterns, taps] per axis.
-    """
+@lru_cache(maxsize=4096)
+def _first_difference(window: Window) -> Array:
+    """What to multiply the taps with for the difference of two responses: one axis at its first two sets of taps."""
+    patterns = window.patterns()
     axis = next(i for i, p in enumerate(patterns) if len(p) > 1)
-    live = np.moveaxis(weight.astype(np.float64), 2 + axis, -1)
-    for i, pattern in enumerate(patterns):
-        if i != axis:  # the next axis in line is always the third
-            live = np.tensordot(live, pattern[0].astype(np.float64), axes=([2], [0]))
-    step = patterns[axis][1].astype(np.float64) - patterns[axis][0]
-    change, size = np.abs(live @ step), np.abs(weight).sum(axis=tuple(range(2, weight.ndim)))
-    same: Mask = (change <= 1e-14 * size).reshape(-1)
-    return same
+    factors = [p[0].astype(np.float64) for p in patterns]
+    factors[axis] = patterns[axis][1].astype(np.float64) - factors[axis]
+    return np.asarray(reduce(np.multiply.outer, factors).reshape(-1))
 
 
 def _same_everywhere(weight: NDArray[Any], patterns: tuple[Mask, ...]) -> Mask:
@@ -592,6 +593,18 @@ def _same_everywhere(weight: NDArray[Any], patterns: tuple[Mask, ...]) -> Mask:
     size = np.abs(weight.astype(np.float64)).reshape(*weight.shape[:3], -1).sum(axis=3).max(axis=1)
     same: Mask = (spread_of <= 1e-14 * size).reshape(-1)
     return same
+
+
+def _lies_alike(op: Affine, x: Tensor, rank: int) -> bool:
+    """Whether an affine has one parameter for each cell of its input, on the axis where they lie."""
+    own, count = op.scale.shape, x.cells.size
+    if x.cells.ndim != 1 or x.rank != rank or op.scale.size != count or op.shift.shape != own:
+        return False
+    if op.spread is not None and op.spread.shape != own:
+        return False
+    [axis] = x.channel_axes
+    at = axis - (rank - len(own))
+    return len(x.axes[axis]) == 1 and at >= 0 and own[at] == count and (axis == 1 or not op.batch_norm)
 
 
 def _with_axis(axes: Sequence[Axis], at: int, size: int | str | None) -> tuple[Axis, ...]:

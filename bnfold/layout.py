@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +25,7 @@ from numpy.typing import NDArray
 Cells = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Factor:
+class Factor(NamedTuple):
     """A factor of an axis.
 
     Attributes:
@@ -60,14 +62,27 @@ class Tensor:
         """Whether cells differ anywhere."""
         return self.cells.ndim > 0
 
-    def channel_axes(self) -> set[int]:
+    @cached_property
+    def channel_axes(self) -> frozenset[int]:
         """The axes along which cells differ."""
-        return {i for i, axis in enumerate(self.axes) if any(f.channel for f in axis)}
+        if not self.cells.ndim:
+            return frozenset()
+        return frozenset(i for i, axis in enumerate(self.axes) if any(f.channel for f in axis))
+
+    @cached_property
+    def flat(self) -> Cells:
+        """The cells in one dimension; where they lie so already, the very same array."""
+        return ravel(self.cells)
 
     def dims_of(self, axis: int) -> range:
         """The dimensions of `cells` that lie on an axis."""
         first = sum(f.channel for a in self.axes[:axis] for f in a)
         return range(first, first + sum(f.channel for f in self.axes[axis]))
+
+
+def ravel(cells: Cells) -> Cells:
+    """Cells in one dimension; where they lie so already, the very same array."""
+    return cells if cells.ndim == 1 else cells.reshape(-1)
 
 
 def uniform(cell: int, shape: Sequence[int | str | None]) -> Tensor:
@@ -84,7 +99,8 @@ def channels_on(cells: Cells, shape: Sequence[int | str | None], axis: int) -> T
 def tidy(cells: Cells, axes: Sequence[Axis]) -> Tensor:
     """The simplest form: no channel factor of size 1, no two neighbours of one kind on an axis."""
     if all(len(axis) == 1 and not (axis[0].channel and axis[0].size == 1) for axis in axes):
-        return Tensor(cells.reshape([axis[0].size for axis in axes if axis[0].channel]), tuple(axes))
+        shape = tuple([axis[0].size for axis in axes if axis[0].channel])
+        return Tensor(cells if cells.shape == shape else cells.reshape(shape), tuple(axes))
     flat_sizes: list[int] = []
     result: list[Axis] = []
     for axis in axes:
@@ -111,13 +127,13 @@ def size_of(axis: Axis) -> int | str | None:
     return axis[0].size if len(axis) == 1 else product([f.size for f in axis])
 
 
-def collapse(tensor: Tensor, axes: set[int]) -> tuple[Tensor, list[tuple[Cells, Cells]]]:
+def collapse(tensor: Tensor, axes: AbstractSet[int]) -> tuple[Tensor, list[tuple[Cells, Cells]]]:
     """Make a tensor uniform along some axes.
 
     Returns:
         The tensor with the first cell along those axes for all, and the pairs of cells that must be tied for that.
     """
-    dims = tuple(d for axis in sorted(axes) for d in tensor.dims_of(axis))
+    dims = tuple(d for axis in sorted(axes) for d in tensor.dims_of(axis)) if axes else ()
     if not dims:
         return tensor, []
     first = tensor.cells[tuple(slice(0, 1) if d in dims else slice(None) for d in range(tensor.cells.ndim))]
@@ -137,7 +153,7 @@ def along(tensor: Tensor, axis: int, size: int) -> tuple[Cells, list[tuple[Cells
     Returns:
         int64[size], and the pairs that must be tied.
     """
-    single, pairs = collapse(tensor, tensor.channel_axes() - {axis})
+    single, pairs = collapse(tensor, tensor.channel_axes - {axis})
     if not single.has_channels:
         return np.full(size, int(single.cells)), pairs
     return full_axis(single, axis, size).cells, pairs
@@ -146,6 +162,8 @@ def along(tensor: Tensor, axis: int, size: int) -> tuple[Cells, list[tuple[Cells
 def full_axis(tensor: Tensor, axis: int, size: int) -> Tensor:
     """The same tensor with all of one axis as a single channel factor, cells repeated where they were shared."""
     factors = tensor.axes[axis]
+    if factors == (Factor(size, True),):
+        return tensor
     known = product([f.size for f in factors if f.size is not None and not isinstance(f.size, str)]) or 1
     sizes = [f.size if isinstance(f.size, int) else size // known for f in factors]
     dims = tensor.dims_of(axis)
@@ -217,7 +235,7 @@ def _take_last(source: list[Factor], size: int | str | None) -> list[Factor] | N
 
 def common_axes(tensors: Sequence[Tensor], shape: Sequence[int | str | None]) -> tuple[Axis, ...] | None:
     """The factors of a broadcast result: channels wherever one operand has them; None if they do not match."""
-    if len(tensors) > 1 and all(t.axes is tensors[0].axes and t.rank == len(shape) for t in tensors):
+    if len(tensors) > 1 and all(t.axes == tensors[0].axes and t.rank == len(shape) for t in tensors):
         return tensors[0].axes
     result: list[Axis] = []
     for i, size in enumerate(shape):
@@ -261,7 +279,7 @@ def spread(tensor: Tensor, axes: Sequence[Axis]) -> Cells:
     Returns:
         int64, one dimension per channel factor of `axes`.
     """
-    if tensor.axes is axes:
+    if tensor.axes is axes or tensor.axes == axes:
         return tensor.cells
     shape: list[int] = []  # dimensions of the result
     own: list[int] = []  # the same, 1 where this tensor does not vary

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import Array
+from bnfold.blocks import Lanes, every, magnitude, some
 from bnfold.reasons import Reason
 
-Signs = NDArray[np.int8]
+Signs = NDArray[np.int8] | int
 
 TOLERANCE = 1e-12  # two routes to one ratio differ by rounding only
 
@@ -29,15 +31,15 @@ class Class:
     """What is known of all blocks of one class, on its root.
 
     Attributes:
-        absolute: float64[lanes], the scale of the root where it is known.
-        sign: int8[lanes], the sign the root must have; 0 where it is free.
+        absolute: float64[lanes] or one number for all, the scale of the root where it is known.
+        sign: int8[lanes] or one number for all, the sign the root must have; 0 where it is free.
         made: Number of blocks that are produced by something that divides by the scale.
         needed: Number of blocks whose values must be recoverable: something reads them in their own unit.
         sunk: Whether all of its blocks are only written (`R = 0`), never read.
         shared: Whether the uses of one weight tie it together.
     """
 
-    absolute: Array | None = None
+    absolute: Lanes | None = None
     sign: Signs | None = None
     made: int = 0
     needed: int = 0
@@ -48,12 +50,11 @@ class Class:
 class Scales:
     """Classes of blocks whose scales are proportional."""
 
-    def __init__(self, sizes: list[int]) -> None:
-        self._parent = list(range(len(sizes)))
-        self._ratio: list[Array | None] = [None] * len(sizes)  # S_block = ratio · S_parent
-        self._weight = [1] * len(sizes)
-        self._sizes = sizes
-        self.classes = [Class() for _ in sizes]
+    def __init__(self, blocks: int) -> None:
+        self._parent = list(range(blocks))
+        self._ratio: list[Array | None] = [None] * blocks  # S_block = ratio · S_parent
+        self._weight = [1] * blocks
+        self.classes = [Class() for _ in range(blocks)]
         self._log: list[Callable[[], None]] = []
 
     def mark(self) -> int:
@@ -74,28 +75,24 @@ class Scales:
         return block, ratio
 
     def _set(self, root: int, **values: object) -> None:
-        state = self.classes[root]
-        old = {name: getattr(state, name) for name in values}
-        for name, value in values.items():
-            setattr(state, name, value)
-        self._log.append(lambda: state.__dict__.update(old))
+        state = vars(self.classes[root])
+        self._log.append(partial(state.update, {name: state[name] for name in values}))
+        state.update(values)
 
-    def ground(self, block: int, scale: Array | float) -> Reason | None:
+    def ground(self, block: int, scale: Lanes) -> Reason | None:
         """The scale of a block is known.
 
         Returns:
             None, or why it cannot be so.
         """
         root, ratio = self.find(block)
-        wanted = np.broadcast_to(np.asarray(scale, dtype=np.float64), (self._sizes[block],))
-        if ratio is not None:
-            wanted = wanted / ratio
+        wanted = scale if ratio is None else scale / ratio
         state = self.classes[root]
         if state.absolute is not None:
             return None if _agree(state.absolute, wanted) else Reason.SHARED_UNIT
-        if state.sunk or (state.made and not wanted.all()):
+        if state.sunk or (state.made and not every(wanted)):
             return Reason.ZERO_GAMMA
-        if state.sign is not None and np.any(np.sign(wanted) * state.sign < 0):
+        if state.sign is not None and some(wanted * state.sign < 0):
             return Reason.NEGATIVE_GAMMA
         self._set(root, absolute=wanted)
         return None
@@ -103,10 +100,10 @@ class Scales:
     def positive(self, block: int) -> Reason | None:
         """The scale of a block must be positive (or 0)."""
         root, ratio = self.find(block)
-        sign: Signs = np.ones(self._sizes[block], dtype=np.int8) if ratio is None else np.sign(ratio).astype(np.int8)
+        sign: Signs = 1 if ratio is None else np.sign(ratio).astype(np.int8)
         state = self.classes[root]
         if state.absolute is not None:
-            return Reason.NEGATIVE_GAMMA if np.any(state.absolute * sign < 0) else None
+            return Reason.NEGATIVE_GAMMA if some(state.absolute * sign < 0) else None
         merged = sign if state.sign is None else _merge_signs(state.sign, sign)
         if merged is None:
             return Reason.NEGATIVE_GAMMA
@@ -155,10 +152,10 @@ class Scales:
         root_b, to_b = self.find(b)
         between = _times(_times(ratio, to_a), None if to_b is None else 1.0 / to_b)  # S_root_b = between · S_root_a
         if root_a == root_b:
-            if between is None or np.all(np.abs(between - 1.0) <= TOLERANCE):
+            if between is None or bool((np.abs(between - 1.0) <= TOLERANCE).all()):
                 return None
             state = self.classes[root_a]
-            if state.sign is not None and np.any((between < 0) & (state.sign != 0)):
+            if state.sign is not None and some((between < 0) & (state.sign != 0)):
                 return Reason.NEGATIVE_GAMMA
             return Reason.SHARED_WEIGHT if state.shared else Reason.SHARED_UNIT
         if self._weight[root_a] < self._weight[root_b]:
@@ -170,14 +167,14 @@ class Scales:
         if lower.absolute is not None:
             seen = lower.absolute if between is None else lower.absolute / between
             if absolute is not None and not _agree(absolute, seen):
-                opposite = np.any(np.sign(absolute) * np.sign(seen) < 0)
+                opposite = some(absolute * seen < 0)
                 sign_asked = upper.sign is not None or lower.sign is not None
-                if opposite and sign_asked and _agree(np.abs(absolute), np.abs(seen)):
+                if opposite and sign_asked and _agree(magnitude(absolute), magnitude(seen)):
                     return Reason.NEGATIVE_GAMMA
                 return Reason.SHARED_WEIGHT if shared else Reason.SHARED_UNIT
             absolute = seen if absolute is None else absolute
         made, needed, sunk = upper.made + lower.made, upper.needed + lower.needed, upper.sunk or lower.sunk
-        if made and absolute is not None and not absolute.all():
+        if made and absolute is not None and not every(absolute):
             return Reason.ZERO_GAMMA
         if sunk and (needed or absolute is not None):
             return Reason.ZERO_GAMMA
@@ -187,7 +184,7 @@ class Scales:
             sign = seen_sign if sign is None else _merge_signs(sign, seen_sign)
             if sign is None:
                 return Reason.NEGATIVE_GAMMA
-        if sign is not None and absolute is not None and np.any(np.sign(absolute) * sign < 0):
+        if sign is not None and absolute is not None and some(absolute * sign < 0):
             return Reason.NEGATIVE_GAMMA
         self._set(root_a, absolute=absolute, sign=sign, made=made, needed=needed, sunk=sunk, shared=shared)
         self._link(root_b, root_a, between)
@@ -209,12 +206,13 @@ def _times(a: Array | None, b: Array | None) -> Array | None:
     return a if b is None else a * b
 
 
-def _agree(a: Array, b: Array) -> bool:
-    return bool(np.all(np.abs(a - b) <= TOLERANCE * np.maximum(np.abs(a), np.abs(b))))
+def _agree(a: Lanes, b: Lanes) -> bool:
+    return every(magnitude(a - b) <= TOLERANCE * np.maximum(magnitude(a), magnitude(b))) if a is not b else True
 
 
 def _merge_signs(a: Signs, b: Signs) -> Signs | None:
-    if np.any(a * b < 0):
+    if some(a * b < 0):
         return None
-    merged: Signs = np.where(a != 0, a, b).astype(np.int8)
-    return merged
+    if isinstance(a, int) and isinstance(b, int):
+        return a or b
+    return np.where(a != 0, a, b).astype(np.int8)

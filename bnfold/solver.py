@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from bnfold.affine import Array, Unit
-from bnfold.blocks import Blocks, Piece
+from bnfold.blocks import Blocks, Lanes, Piece, every
 from bnfold.layout import Cells
 from bnfold.reasons import Reason
 from bnfold.scales import Scales
@@ -90,6 +90,8 @@ class _Member:
     Attributes:
         candidate: The affine.
         pieces: Parts of it between two blocks.
+        parts: The same with their scales and shifts.
+        finite: Whether its numbers are.
         base: Reasons for which its two sides are rigid before anything vanished.
     """
 
@@ -97,14 +99,22 @@ class _Member:
     pieces: list[Piece]
     base: tuple[frozenset[Reason], frozenset[Reason]] = (frozenset(), frozenset())
 
-    @property
-    def name(self) -> str:
-        return self.candidate.op.name
+    def __post_init__(self) -> None:
+        c = self.candidate
+        self.name = c.op.name
+        self.finite = bool(np.isfinite(c.scale).all() and np.isfinite(c.shift).all())
+        scale: Lanes = 1.0 if (c.scale == 1).all() else c.scale
+        shift: Lanes = c.shift if c.shift.any() else 0.0
+        self.parts: list[tuple[Piece, Lanes, Lanes]] = [(p, _at(scale, p), _at(shift, p)) for p in self.pieces]
 
     @property
     def weight(self) -> tuple[int, float]:
         """What its removal is worth: BatchNorms first, then activation traffic."""
         return (1 if self.candidate.op.batch_norm else 0, self.candidate.gain)
+
+
+def _at(values: Lanes, piece: Piece) -> Lanes:
+    return values[piece.index] if isinstance(values, np.ndarray) and piece.index is not None else values
 
 
 def solve(system: System, excluded: Mapping[str, Reason] | None = None) -> Solution:
@@ -127,8 +137,8 @@ class Solver:
         self.system = system
         self.blocks = Blocks(system)
         self.sizes = [len(cells) for cells in self.blocks.cells]
-        self.scales = Scales(self.sizes)
-        self.shifts = Shifts(self.sizes)
+        self.scales = Scales(len(self.sizes))
+        self.shifts = Shifts()
         self.held: list[set[Reason]] = [set() for _ in self.sizes]  # why a block is rigid or without shift
         self.needed = [False] * len(self.sizes)  # whether a law, or a reader that stays, relies on a block's own value
         self._put_laws()
@@ -138,14 +148,7 @@ class Solver:
         self._component: list[int] = []
         self._note_base()
 
-    def _blocks_of(self, cells: Cells) -> set[int]:
-        number = self.blocks._whole_block(cells) if cells.size else -1
-        if number is not None:
-            return {number} - {-1}
-        return set(np.unique(self.blocks.block[cells]).tolist()) - {-1}
-
     def _put_laws(self) -> None:
-        ones = [np.ones(size) for size in self.sizes]
         for tie in self.system.ties:
             for piece in self.blocks.pieces((tie.a, tie.b)):
                 a, b = piece.blocks
@@ -162,33 +165,28 @@ class Solver:
         for row in self.system.rows:
             arrays = [cells for _, cells in row.terms]
             for piece in self.blocks.pieces(arrays):
-                terms = [
-                    (block, coefficient * ones[block])
-                    for block, (coefficient, _) in zip(piece.blocks, row.terms, strict=True)
-                    if block >= 0
-                ]
+                both = list(zip(piece.blocks, row.terms, strict=True))
                 at = 0 if piece.index is None else int(piece.index[0])
-                grounds = [cells for cells, block in zip(arrays, piece.blocks, strict=True) if block < 0]
-                why = frozenset(REASONS[int(cells[at])] for cells in grounds)
-                self.shifts.add(terms, np.zeros(len(terms[0][1])), why)
+                why = frozenset([REASONS[int(cells[at])] for block, (_, cells) in both if block < 0])
+                self.shifts.add([(block, factor) for block, (factor, _) in both if block >= 0], 0.0, why)
         for cells, reason in self.system.rigid:
-            for block in self._blocks_of(cells):
+            for block in self.blocks.of(cells):
                 self.needed[block] = True
                 self.held[block].add(reason)
                 self.scales.ground(block, 1.0)
         for cells, reason in self.system.pinned:
-            for block in self._blocks_of(cells):
+            for block in self.blocks.of(cells):
                 self.needed[block] = True
-                self.shifts.add([(block, ones[block])], np.zeros(self.sizes[block]), frozenset({reason}))
+                self.shifts.add([(block, 1.0)], 0.0, frozenset((reason,)))
         for cells in self.system.positive:
-            for block in self._blocks_of(cells):
+            for block in self.blocks.of(cells):
                 self.needed[block] = True
                 self.scales.positive(block)
         for cells in self.system.read:
-            for block in self._blocks_of(cells):
+            for block in self.blocks.of(cells):
                 self.needed[block] = True
         for cells in self.system.made:
-            for block in self._blocks_of(cells):
+            for block in self.blocks.of(cells):
                 self.scales.add_made(block, 1)
 
     def _count_needs(self) -> None:
@@ -260,7 +258,7 @@ class Solver:
     def component_of(self, cells: Cells) -> int | None:
         """The component that some cells belong to; None if no candidate can influence them."""
         self._components()
-        blocks = self._blocks_of(cells)
+        blocks = self.blocks.of(cells)
         return self._component[min(blocks)] if blocks else None
 
     def _components(self) -> dict[int, list[_Member]]:
@@ -391,34 +389,37 @@ class Solver:
 
     def _accept_pieces(self, member: _Member) -> Reason | None:
         candidate = member.candidate
-        if not (np.isfinite(candidate.scale).all() and np.isfinite(candidate.shift).all()):
+        if not member.finite:
             return Reason.OVERFLOW
-        for piece in member.pieces:
+        for piece, s, t in member.parts:
             x, y = piece.blocks
-            s = candidate.scale if piece.index is None else candidate.scale[piece.index]
-            t = candidate.shift if piece.index is None else candidate.shift[piece.index]
             self.scales.add_made(y, -1)
-            if s.all():
-                reason = self.scales.ground(y, s) if x < 0 else self.scales.union(x, y, None if np.all(s == 1) else s)
+            invertible = every(s)
+            if invertible:
+                reason = self.scales.ground(y, s) if x < 0 else self._in_ratio(x, y, s)
                 if reason is not None:
                     return self._explain(member, reason)
             elif x >= 0 and self.scales.sink(x) is None:
                 continue
             elif self.scales.ground(y, 0.0) is not None:
                 return Reason.ZERO_GAMMA
-            terms = [(y, np.ones(len(s)))] + ([] if x < 0 else [(x, -s)])
-            why: set[object] = {candidate.op.name}
+            terms = [(y, 1.0)] if x < 0 else [(y, 1.0), (x, -s)]
+            why: frozenset[object] = frozenset((candidate.op.name,))
             if x < 0:
-                why.add(REASONS[int(candidate.x[0 if piece.index is None else piece.index[0]])])
-            clash = self.shifts.add(terms, t.copy(), frozenset(why))
+                why |= {REASONS[int(candidate.x[0 if piece.index is None else piece.index[0]])]}
+            clash = self.shifts.add(terms, t, why)
             if clash is not None:
-                return self._explain_shift(clash, candidate.op.name) if s.all() else Reason.ZERO_GAMMA
+                return self._explain_shift(clash, candidate.op.name) if invertible else Reason.ZERO_GAMMA
         return None
+
+    def _in_ratio(self, x: int, y: int, s: Lanes) -> Reason | None:
+        """Demand `S_y = s·S_x` of two blocks."""
+        return self.scales.union(x, y, s if isinstance(s, np.ndarray) else None if s == 1 else np.asarray([s]))
 
     def _keep_single(self, member: _Member) -> None:
         """Let an affine that stays be one operator, a multiplication or an addition, where there is room for it."""
         candidate = member.candidate
-        if not (np.isfinite(candidate.scale).all() and np.isfinite(candidate.shift).all() and candidate.scale.all()):
+        if not member.finite or not candidate.scale.all():
             return
         steps = (self._accept_shifts, self._accept_scales)
         for step in steps if not candidate.shift.any() else reversed(steps):
@@ -429,22 +430,18 @@ class Solver:
 
     def _accept_scales(self, member: _Member) -> bool:
         """Demand that an affine does not multiply."""
-        for piece in member.pieces:
+        for piece, s, _ in member.parts:
             x, y = piece.blocks
-            s = member.candidate.scale if piece.index is None else member.candidate.scale[piece.index]
-            if (self.scales.ground(y, s) if x < 0 else self.scales.union(x, y, s)) is not None:
+            if (self.scales.ground(y, s) if x < 0 else self._in_ratio(x, y, s)) is not None:
                 return False
         return True
 
     def _accept_shifts(self, member: _Member) -> bool:
         """Demand that an affine does not add."""
-        for piece in member.pieces:
+        for piece, s, t in member.parts:
             x, y = piece.blocks
-            s, t = (
-                a if piece.index is None else a[piece.index] for a in (member.candidate.scale, member.candidate.shift)
-            )
-            terms = [(y, np.ones(len(s)))] + ([] if x < 0 else [(x, -s)])
-            if self.shifts.add(terms, t.copy(), frozenset({member.name})) is not None:
+            terms = [(y, 1.0)] if x < 0 else [(y, 1.0), (x, -s)]
+            if self.shifts.add(terms, t, frozenset((member.name,))) is not None:
                 return False
         return True
 
@@ -466,9 +463,9 @@ class Solver:
 
     def _write_down(self, accepted: list[_Member], refused: dict[str, Reason]) -> Solution:
         scale, shift = np.ones(self.blocks.size), np.zeros(self.blocks.size)
-        for block, value in enumerate(self._class_scales(accepted)):
+        for block, value in self._class_scales(accepted).items():
             scale[self.blocks.cells[block]] = value
-        for block, value in enumerate(self.shifts.solve()):
+        for block, value in self.shifts.solve().items():
             shift[self.blocks.cells[block]] = value
         near = np.abs(scale - 1.0) <= 1e-12
         scale[near] = 1.0
@@ -481,37 +478,38 @@ class Solver:
             offset[into] = inverse[out] * t + offset[out]
         return Solution(frozenset(m.name for m in accepted), refused, scale, shift, inverse, offset)
 
-    def _sunk(self, accepted: list[_Member]) -> list[tuple[int, int, Array]]:
+    def _sunk(self, accepted: list[_Member]) -> list[tuple[int, int, Lanes]]:
         """Blocks that are only written, each with what its one reader makes of it and the shift; last first."""
         found = []
         for member in accepted:
-            for piece in member.pieces:
+            for piece, _, t in member.parts:
                 x, y = piece.blocks
                 if x >= 0 and self.scales.is_sunk(x):
-                    t = member.candidate.shift if piece.index is None else member.candidate.shift[piece.index]
                     found.append((x, y, t))
         return sorted(found, key=lambda item: item[1], reverse=True)
 
-    def _class_scales(self, accepted: list[_Member]) -> list[Array]:
-        """The scale of every block; a class that nothing grounds is put in the unit that leaves most weights alone."""
-        result = [np.ones(size) for size in self.sizes]
+    def _class_scales(self, accepted: list[_Member]) -> dict[int, Lanes]:
+        """Scales other than 1; a class that nothing grounds is put in the unit that leaves most weights alone."""
+        result: dict[int, Lanes] = {}
         roots: dict[int, list[tuple[int, Array | None]]] = {}
         touched = {b for m in accepted for piece in m.pieces for b in piece.blocks if b >= 0}
         live = {self.scales.find(block)[0] for block in touched}
-        for block in range(len(self.sizes)):
+        for block in range(len(self.sizes)) if live else ():
             root, ratio = self.scales.find(block)
             if root in live:
                 roots.setdefault(root, []).append((block, ratio))
-        weights = self._block_weights() if roots else {}
         for root, members in roots.items():
             state = self.scales.classes[root]
-            base = state.absolute if state.absolute is not None else self._free_scale(root, members, weights)
+            if state.absolute is None and all(ratio is None for _, ratio in members):
+                continue
+            base = state.absolute if state.absolute is not None else self._free_scale(root, members)
             for block, ratio in members:
                 result[block] = base if ratio is None else base * ratio
         return result
 
-    def _free_scale(self, root: int, members: list[tuple[int, Array | None]], weights: Mapping[int, float]) -> Array:
+    def _free_scale(self, root: int, members: list[tuple[int, Array | None]]) -> Array:
         """The root scale at which the heaviest set of blocks keeps scale 1."""
+        weights = self._block_weights
         votes: dict[bytes, float] = {}
         ratios: dict[bytes, Array] = {}
         for block, ratio in members:
@@ -524,12 +522,13 @@ class Solver:
         sign = self.scales.classes[root].sign
         return base if sign is None else np.where(sign == 0, base, np.abs(base) * sign)
 
+    @cached_property
     def _block_weights(self) -> dict[int, float]:
         """How many stored weights a change of a block's scale rewrites."""
         weights: dict[int, float] = {}
         for name, views in self.system.views.items():
             for cells in views:
-                for block in self._blocks_of(cells) if cells.size else ():
+                for block in self.blocks.of(cells):
                     weights[block] = weights.get(block, 0.0) + self.system.weights.get(name, 1)
         return weights
 

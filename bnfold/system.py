@@ -13,6 +13,7 @@ Every cell has a scale `S` and a shift `T`. A cell below `GROUND` stands for a v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from bnfold.affine import Array
 from bnfold.graph import Affine
-from bnfold.layout import Axis, Cells
+from bnfold.layout import Axis, Cells, ravel
 from bnfold.reasons import Reason
 
 REASONS = tuple(Reason)
@@ -111,14 +112,22 @@ class System:
     axes: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     shared: dict[Hashable, list[tuple[Cells, Cells]]] = field(default_factory=dict)
     _run_of: Cells | None = None
+    _made: dict[int, tuple[Cells, int]] = field(default_factory=dict)  # by id; the array is held, so it stays its own
 
     def new(self, shape: Sequence[int]) -> Cells:
-        """Make new cells."""
-        count = int(np.prod(shape, dtype=np.int64))
+        """Make new cells: a run."""
+        count = math.prod(shape)
+        cells = np.arange(self.size, self.size + count, dtype=np.int64)
+        if count:
+            self._made[id(cells)] = cells, len(self.starts)
         self.starts.append(self.size)
-        cells = np.arange(self.size, self.size + count, dtype=np.int64).reshape(tuple(shape))
         self.size += count
-        return cells
+        return cells if len(shape) == 1 else cells.reshape(tuple(shape))
+
+    def made_as(self, cells: Cells) -> int | None:
+        """The run that this very array was made for; None where that cannot be told without looking at the cells."""
+        known = self._made.get(id(cells))
+        return None if known is None else known[1]
 
     def run_of(self) -> Cells:
         """For each cell, the number of the run of cells it was made with."""
@@ -129,6 +138,9 @@ class System:
 
     def runs(self, cells: Cells) -> list[int]:
         """The runs of cells, made together, that some cells belong to; values that keep their unit belong to none."""
+        made = self.made_as(cells)
+        if made is not None:
+            return [made]
         if not cells.size:
             return []
         runs = self.run_of()[cells]
@@ -138,7 +150,9 @@ class System:
 
     def same(self, a: Cells, b: Cells) -> None:
         """Two lists of cells have the same units."""
-        a, b = a.reshape(-1), b.reshape(-1)
+        a, b = ravel(a), ravel(b)
+        if a is b:
+            return
         differ = a != b
         if differ.any():
             a, b = (a, b) if differ.all() else (a[differ], b[differ])
@@ -147,6 +161,7 @@ class System:
 
     def hold(self, cells: Cells, reason: Reason) -> None:
         """Cells keep their unit altogether."""
-        self.rigid.append((cells.reshape(-1), reason))
-        self.pinned.append((cells.reshape(-1), reason))
-        self.read.append(cells.reshape(-1))
+        flat = ravel(cells)
+        self.rigid.append((flat, reason))
+        self.pinned.append((flat, reason))
+        self.read.append(flat)
