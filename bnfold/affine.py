@@ -45,8 +45,8 @@ def batch_norm_affine(
     beta: NDArray[Any],
     running_mean: NDArray[Any],
     running_var: NDArray[Any],
-    eps: float,
-    precision: int = 24,
+    eps: float | Array,
+    precision: int | NDArray[np.int64] = 24,
 ) -> Affine:
     """The map that BatchNorm is at inference (Ioffe & Szegedy 2015, algorithm 2).
 
@@ -58,17 +58,17 @@ def batch_norm_affine(
         beta: float[C], the learned shift.
         running_mean: float[C].
         running_var: float[C], the variance, not the standard deviation.
-        eps: Added to the variance, inside the square root.
-        precision: Bits of the significand of the dtype that the model computes in.
+        eps: Added to the variance, inside the square root; one number, or float64[C].
+        precision: Bits of the significand of the dtype that the model computes in; one number, or int64[C].
 
     Returns:
         `s = gamma / sqrt(running_var + eps)`, `t = beta − s·running_mean`, both float64[C].
     """
     gamma, beta = widen(gamma), widen(beta)
     with np.errstate(all="ignore"):  # a damaged statistic gives a non-finite scale, which the caller refuses
-        scale = gamma / np.sqrt(widen(running_var) + float(eps))
+        scale = gamma / np.sqrt(widen(running_var) + eps)
         shift = beta - scale * widen(running_mean)
-        constant = 1000.0 * np.abs(gamma) <= np.abs(beta) * 2.0 ** -(precision + 1)
+        constant = 1000.0 * np.abs(gamma) <= np.abs(beta) * 0.5 ** (precision + 1)
     dead = constant & np.isfinite(scale) & np.isfinite(shift)
     return Affine(np.where(dead, 0.0, scale), np.where(dead, beta, shift))
 

@@ -21,11 +21,12 @@ from bnfold.frontends.targets import settled_target, take_sizes
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 
 
-def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
+def fold_constants(model: ir.Model, names: set[str] | None = None) -> dict[ir.Node, tuple[ir.Node, ...]]:
     """Fold constants in place, in the main graph and in the bodies of control flow.
 
     Args:
         model: The model; its inputs, outputs and remaining nodes keep their names.
+        names: Its value names where they are known already; new ones are added.
 
     Returns:
         The BatchNorms that normalised constants (weight standardisation), and the operators that read what became of
@@ -35,7 +36,7 @@ def fold_constants(model: ir.Model) -> dict[ir.Node, tuple[ir.Node, ...]]:
         RemoveInitializersFromInputsPass()(model)
         model.ir_version = FIRST_WITH_CONSTANTS
     norms: dict[ir.Node, tuple[ir.Node, ...]] = {}
-    names = value_names(model.graph)
+    names = value_names(model.graph) if names is None else names
     for graph in graphs_within(model.graph):
         folder = Folder(graph, model.opset_imports.get("", 18), names)
         folder.run()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.affine import Array
 from bnfold.graph import Op, Rigid, Shape, Value
 from bnfold.reasons import Reason
 
@@ -16,6 +18,23 @@ FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataTyp
 PRECISION = {ir.DataType.FLOAT: 24, ir.DataType.DOUBLE: 53, ir.DataType.FLOAT16: 11, ir.DataType.BFLOAT16: 8}
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 ONNX_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Norm:
+    """What a BatchNormalization does to its channels at inference.
+
+    Attributes:
+        scale: float64[C].
+        shift: float64[C].
+        spread: float64[C], standard deviation of its input, `sqrt(running_var + eps)`.
+        finite: Whether all of its numbers are.
+    """
+
+    scale: Array
+    shift: Array
+    spread: Array
+    finite: bool
 
 
 class Context:
@@ -26,6 +45,7 @@ class Context:
         shapes: Shapes of native and intermediate values, unknown sizes under a name of their own.
         labels: The unique display name of every node.
         kept: BatchNorms that are no constant affine, with the reason, by label.
+        norms: The BatchNormalizations with constant parameters.
         names: Every value name of the whole model: a body's value may not hide one of an enclosing graph.
     """
 
@@ -35,18 +55,19 @@ class Context:
         self.shapes: dict[Value, Shape] = {}
         self.labels = labels
         self.kept: dict[str, Reason] = {}
+        self.norms: dict[ir.Node, Norm] = {}
         self.skip: set[ir.Node] = set()  # nodes that were read together with an earlier one
         self._arrays: dict[ir.Value, NDArray[Any]] = {}
 
     def const(self, value: ir.Value | None) -> NDArray[Any] | None:
         """A value's array where it is the same at every run, else None."""
-        if not self.is_const(value):
+        if value is None or not self.is_const(value):
             return None
-        assert value is not None
-        assert value.const_value is not None
-        if value not in self._arrays:
-            self._arrays[value] = value.const_value.numpy()
-        return self._arrays[value]
+        array = self._arrays.get(value)
+        if array is None:
+            assert value.const_value is not None
+            array = self._arrays[value] = value.const_value.numpy()
+        return array
 
     def is_const(self, value: ir.Value | None) -> bool:
         """Whether a value is an initializer that callers cannot override."""
@@ -63,16 +84,15 @@ class Context:
 
     def shape(self, value: ir.Value) -> Shape | None:
         """The shape of a value, None where its rank is unknown."""
-        if value in self.shapes:
-            return self.shapes[value]
-        if value.shape is None:
-            return None
+        known = self.shapes.get(value)
+        if known is not None or value.shape is None:
+            return known
         sizes: list[int | str | None] = []
         for i, dim in enumerate(value.shape):
             size = dim if isinstance(dim, int) else dim.value
             sizes.append(size if size is not None else f"?{id(value)}.{i}")
-        self.shapes[value] = tuple(sizes)
-        return self.shapes[value]
+        known = self.shapes[value] = tuple(sizes)
+        return known
 
     def rank(self, value: ir.Value) -> int | None:
         """The number of axes, where it is known."""
@@ -114,7 +134,7 @@ def graphs_within(graph: ir.Graph) -> list[ir.Graph]:
 
 def bodies(node: ir.Node) -> list[ir.Graph]:
     """The graphs among a node's attributes: the branches of If, the bodies of Loop and Scan."""
-    if node.domain in ONNX_DOMAINS and node.op_type not in CONTROL_FLOW:
+    if node.op_type not in CONTROL_FLOW and node.domain in ONNX_DOMAINS:
         return []
     found: list[ir.Graph] = []
     for attribute in node.attributes.values():
@@ -127,9 +147,12 @@ def bodies(node: ir.Node) -> list[ir.Graph]:
 
 def value_names(graph: ir.Graph) -> set[str]:
     """The names of all values in a graph and in the bodies within it."""
-    names = {v.name for node in nodes_within(graph) for v in (*node.inputs, *node.outputs) if v is not None}
+    names: set[str | None] = set()
     for inner in graphs_within(graph):
-        names.update(v.name for v in (*inner.inputs, *inner.initializers.values()))
+        names.update(inner.initializers)
+        names.update([value.name for value in inner.inputs])
+        for node in inner:
+            names.update([value.name for value in (*node.inputs, *node.outputs) if value is not None])
     return {name for name in names if name}
 
 

@@ -10,7 +10,7 @@ rigid.
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from onnx_ir.passes.common import InlinePass
 
 from bnfold.frontends.constants import fold_constants
 from bnfold.frontends.context import (
+    CONTROL_FLOW,
     FLOATS,
     ONNX_DOMAINS,
     PRECISION,
@@ -29,11 +30,12 @@ from bnfold.frontends.context import (
     not_at_inference,
     value_names,
 )
+from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
 from bnfold.frontends.rewrite import rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
-from bnfold.graph import Graph, Op, Rigid
+from bnfold.graph import Graph, Op, Rigid, Shape
 from bnfold.plan import Folding, Plan, Site, make_plan
 from bnfold.reasons import Reason
 
@@ -100,10 +102,14 @@ class Prepared:
 
     Attributes:
         model: With local functions inlined, constants folded, and shapes inferred where they were missing.
+        labels: A unique name for every node.
+        names: The names of all values.
         constant_norms: BatchNorms that normalised constants and are gone already.
     """
 
     model: ir.Model
+    labels: dict[ir.Node, str]
+    names: set[str]
     constant_norms: tuple[Site, ...]
 
     def joined(self, plans: list[Plan]) -> Plan:
@@ -118,86 +124,94 @@ def prepare(model: ir.Model) -> Prepared:
         model = InlinePass()(model).model
     for node in nodes_within(model.graph):
         node.version = model.opset_imports.get(node.domain, node.version)
-    labels = _labels(model)
-    norms = fold_constants(model)
+    names = value_names(model.graph)
+    labels: dict[ir.Node, str] = {}
+    _label(model, labels)
+    norms = fold_constants(model, names)
     complete_shapes(model)
     if tidy(model):
         complete_shapes(model)
+        names = value_names(model.graph)
+        _label(model, labels)
     gone = tuple(
         Site(labels[norm], norm.op_type, "folded", tuple(labels.get(n, n.name or n.op_type) for n in readers))
         for norm, readers in norms.items()
     )
-    return Prepared(model, gone)
+    return Prepared(model, labels, names, gone)
 
 
 def _foldings(prepared: Prepared) -> Iterator[tuple[ir.Graph, Folding, Reading]]:
-    model = prepared.model
-    labels = _labels(model, {site.name for site in prepared.constant_norms})
-    names = value_names(model.graph)
-    for graph in graphs_within(model.graph):
-        reading = read_graph(graph, labels, names)
+    for graph in graphs_within(prepared.model.graph):
+        reading = read_graph(graph, prepared.labels, prepared.names)
         yield graph, make_plan(reading.graph, reading.context.kept, reading.order), reading
 
 
-def _labels(model: ir.Model, taken: Collection[str] = ()) -> dict[ir.Node, str]:
-    """A unique name for every node: its own where it has one."""
-    labels: dict[ir.Node, str] = {}
-    used = set(taken)
+def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:
+    """Give every node that has none yet a unique label: its own name where it has one."""
+    used = set(labels.values())
     for i, node in enumerate(nodes_within(model.graph)):
+        if node in labels:
+            continue
         name = node.name or f"{node.op_type}_{i}"
         label, n = name, 2
         while label in used:
             label, n = f"{name}#{n}", n + 1
         used.add(label)
         labels[node] = label
-    return labels
 
 
 def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> Reading:
     """Translate one ONNX graph; bodies of control flow are left to their own turn."""
     context = Context(graph, labels, names)
+    nodes = list(graph)
+    norms = [node for node in nodes if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS]
+    context.norms = constant_norms(norms, context)
+    precision = min((PRECISION.get(node.outputs[0].dtype, 53) for node in norms), default=53)  # type: ignore[arg-type]
+    for node in nodes:
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and not context.is_const(value):
+                context.shape(value)
     ops: list[Op] = []
-    order: list[str] = []
-    precision = 53
-    for node in graph:
-        if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS:
-            order.append(labels[node])
-            precision = min(precision, PRECISION.get(node.outputs[0].dtype, 53))  # type: ignore[arg-type]
-        if node in context.skip:
-            continue
-        ops += _read(node, context)
-    inputs = tuple(v for v in graph.inputs)
-    for value in (v for node in graph for v in (*node.inputs, *node.outputs) if v is not None):
-        context.shape(value)
-    outputs = tuple(graph.outputs)
-    return Reading(context, Graph(tuple(ops), context.shapes, inputs, outputs, precision), tuple(order))
+    for node in nodes:
+        if node not in context.skip:
+            ops += _read(node, context)
+    inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
+    read = Graph(tuple(ops), context.shapes, inputs, outputs, precision)
+    return Reading(context, read, tuple(labels[node] for node in norms))
 
 
 def _read(node: ir.Node, context: Context) -> list[Op]:
     """What one node means."""
-    captured = _captured(node)
-    if captured or bodies(node):
-        xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
-        return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
-    known = node.domain in ONNX_DOMAINS and node.op_type in READERS
+    is_onnx = node.domain in ONNX_DOMAINS
+    if not is_onnx or node.op_type in CONTROL_FLOW:
+        captured = _captured(node)
+        if captured or bodies(node):
+            xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
+            return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
+    reader = READERS.get(node.op_type) if is_onnx else None
+    if reader is None:
+        return context.rigid(node, Reason.NONLINEAR if is_onnx else Reason.BOUNDARY)
+    if node.op_type in SHAPE_ONLY:
+        return reader(node, context)
     features = [v for v in node.inputs if v is not None and not context.is_const(v)]
-    if known and node.op_type in SHAPE_ONLY:
-        return READERS[node.op_type](node, context)
-    batch_norm = node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS
+    batch_norm = node.op_type == "BatchNormalization"
     reason = None
-    if not known:
-        reason = Reason.NONLINEAR if node.domain in ONNX_DOMAINS else Reason.BOUNDARY
-    elif not features or node.inputs[0] is None:
+    if not features or node.inputs[0] is None:
         reason = (not_at_inference(node) if batch_norm else None) or Reason.IO  # a constant that is handed out
-    elif any(context.shape(v) is None or 0 in (context.shape(v) or ()) for v in (*features, *node.outputs[:1])):
+    elif not all(_is_sized(context.shape(value)) for value in (*features, *node.outputs[:1])):
         reason = Reason.BOUNDARY
     elif node.outputs[0].dtype not in FLOATS:
         reason = Reason.DTYPE
     if reason is None:
-        return READERS[node.op_type](node, context)
+        return reader(node, context)
     if batch_norm:
         context.kept[context.label(node)] = reason
     return context.rigid(node, reason)
+
+
+def _is_sized(shape: Shape | None) -> bool:
+    """Whether a value has a known rank and may have elements."""
+    return shape is not None and 0 not in shape
 
 
 def _captured(node: ir.Node) -> list[ir.Value]:

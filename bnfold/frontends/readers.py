@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.affine import batch_norm_affine
-from bnfold.frontends.context import PRECISION, Context, attr, ints, not_at_inference, only_output, squeeze_constant
+from bnfold.frontends.context import Context, attr, ints, not_at_inference, only_output, squeeze_constant
 from bnfold.frontends.linear import read_conv, read_conv_transpose, read_gemm, read_matmul, read_recurrent
 from bnfold.frontends.structure import (
     read_concat,
@@ -39,34 +38,19 @@ def read_batch_norm(node: ir.Node, ctx: Context) -> list[Op]:
     reason = not_at_inference(node)
     if reason is None and (ctx.rank(node.inputs[0]) or 0) < 2:  # type: ignore[arg-type]
         reason = Reason.BOUNDARY
-    params = ctx.constants(node.inputs[1:5])
-    if reason is None and (len(params) < 4 or any(p is None for p in params)):
-        reason = Reason.NOT_CONSTANT
-    if reason is not None:
-        ctx.kept[ctx.label(node)] = reason
-        return ctx.rigid(node, reason)
-    gamma, beta, mean, var = (p for p in params if p is not None)
-    eps = float(attr(node, "epsilon", 1e-5))
-    bits = PRECISION[node.outputs[0].dtype or ir.DataType.FLOAT]
-    affine = batch_norm_affine(gamma, beta, mean, var, eps, bits)
-    if not all(np.isfinite(a.astype(np.float64)).all() for a in (affine.scale, affine.shift, mean, var)):
-        ctx.kept[ctx.label(node)] = Reason.OVERFLOW
-        return ctx.rigid(node, Reason.OVERFLOW)
-    rank = len(ctx.shape(node.outputs[0]) or ())
-    with np.errstate(invalid="ignore"):
-        spread = np.sqrt(var.astype(np.float64) + eps)
-    full = (-1,) + (1,) * (rank - 2)
-    return [
-        Affine(
-            ctx.label(node),
-            node.inputs[0],
-            node.outputs[0],
-            affine.scale.reshape(full),
-            affine.shift.reshape(full),
-            batch_norm=True,
-            spread=spread.reshape(full),
-        )
-    ]
+    norm = ctx.norms.get(node)
+    if reason is None and norm is None:
+        whole = len(node.inputs) >= 5 and all(ctx.is_const(v) for v in node.inputs[1:5])
+        reason = Reason.BOUNDARY if whole else Reason.NOT_CONSTANT  # parameters of several sizes: a broken model
+    if reason is None and norm is not None and not norm.finite:
+        reason = Reason.OVERFLOW
+    if reason is not None or norm is None:
+        ctx.kept[ctx.label(node)] = reason or Reason.NOT_CONSTANT
+        return ctx.rigid(node, reason or Reason.NOT_CONSTANT)
+    full = (-1,) + (1,) * (len(ctx.shape(node.outputs[0]) or ()) - 2)
+    scale, shift, spread = (array.reshape(full) for array in (norm.scale, norm.shift, norm.spread))
+    label, x, y = ctx.label(node), node.inputs[0], node.outputs[0]
+    return [Affine(label, x, y, scale, shift, batch_norm=True, spread=spread)]
 
 
 def read_binary(node: ir.Node, ctx: Context) -> list[Op]:

@@ -21,14 +21,16 @@ def tidy(model: ir.Model) -> bool:
     Returns:
         Whether there was something to look at.
     """
-    found = False
-    for graph in graphs_within(model.graph):
-        for node in list(graph):
-            if node.op_type == "SplitToSequence" and node.domain in ONNX_DOMAINS:
-                found = True
-                if (node.version or 13) >= 13:  # before, the sizes of a Split were an attribute
-                    _split_directly(graph, node)
-    return found
+    sequences = [
+        (graph, node)
+        for graph in graphs_within(model.graph)
+        for node in graph
+        if node.op_type == "SplitToSequence" and node.domain in ONNX_DOMAINS
+    ]
+    for graph, node in sequences:
+        if (node.version or 13) >= 13:  # before, the sizes of a Split were an attribute
+            _split_directly(graph, node)
+    return bool(sequences)
 
 
 def settle(model: ir.Model) -> None:
