@@ -146,6 +146,29 @@ class Kernel:
             moved = moved.reshape(self.groups, out // self.groups, inner, *taps)
         return moved
 
+    def factors(self, out: Array, inner: Array) -> Array:
+        """What to multiply the stored array with, so that outputs are scaled by `out` and inputs by `inner`.
+
+        Args:
+            out: float64[out_channels].
+            inner: float64[in_channels].
+
+        Returns:
+            float64, broadcastable against the stored shape.
+        """
+        both = out.reshape(self.groups, -1, 1) * inner.reshape(self.groups, 1, -1)
+        if self.groups_on_input:  # [groups, in/groups, out/groups] → [in, out/groups]
+            both = both.swapaxes(1, 2).reshape(self.in_channels, -1).T
+        else:
+            both = both.reshape(self.out_channels, -1)
+        shape = [1] * len(self.shape)
+        shape[self.out_axis], shape[self.in_axis] = both.shape
+        return (both if self.out_axis < self.in_axis else both.T).reshape(shape)
+
+    def first_outputs(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """The weights of one output channel of each group: float[in_channels, taps]."""
+        return self.grouped(weight)[:, 0].reshape(self.in_channels, -1)
+
     def response(self, weight: NDArray[Any], image: Array) -> Array:
         """What an inner output position reads from a constant image, the bias left out.
 
@@ -209,25 +232,9 @@ def rewrite(
     """
     weight = kernel.weight()
     shift = np.zeros(kernel.out_channels) if bias is None else bias
-    if np.any(reader.shift != 0):
+    if np.count_nonzero(reader.shift):
         shift = shift + kernel.response(weight, reader.shift)
     shift = writer.inverse_scale * shift + writer.inverse_shift
-    if np.all(reader.scale == 1) and np.all(writer.inverse_scale == 1):
+    if (reader.scale == 1).all() and (writer.inverse_scale == 1).all():
         return weight, shift
-    wide = weight.astype(np.float64)
-    grouped = kernel.grouped(wide)
-    taps = (1,) * (grouped.ndim - 3)
-    grouped = grouped * writer.inverse_scale.reshape(kernel.groups, -1, 1, *taps)
-    grouped *= reader.scale.reshape(kernel.groups, 1, -1, *taps)
-    return round_once(kernel_layout(kernel, grouped), weight.dtype), shift
-
-
-def kernel_layout(kernel: Kernel, grouped: NDArray[Any]) -> NDArray[Any]:
-    """The inverse of `Kernel.grouped`: back to the stored shape."""
-    taps = grouped.shape[3:]
-    if kernel.groups_on_input:
-        grouped = grouped.swapaxes(0, 1)
-        moved = grouped.reshape(grouped.shape[0], -1, *taps)
-    else:
-        moved = grouped.reshape(-1, grouped.shape[2], *taps)
-    return np.moveaxis(moved, (0, 1), (kernel.out_axis, kernel.in_axis))
+    return round_once(weight * kernel.factors(writer.inverse_scale, reader.scale), weight.dtype), shift

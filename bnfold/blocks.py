@@ -215,12 +215,12 @@ class Blocks:
 
 def some(values: Lanes | Mask | bool) -> bool:
     """Whether any lane is not 0."""
-    return bool(values.any()) if isinstance(values, np.ndarray) else bool(values)
+    return bool(np.count_nonzero(values)) if isinstance(values, np.ndarray) else bool(values)
 
 
 def every(values: Lanes | Mask | bool) -> bool:
     """Whether no lane is 0."""
-    return bool(values.all()) if isinstance(values, np.ndarray) else bool(values)
+    return np.count_nonzero(values) == values.size if isinstance(values, np.ndarray) else bool(values)
 
 
 def magnitude(values: Lanes) -> Lanes:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.affine import rewrite
+from bnfold.affine import Array, rewrite
 from bnfold.graph import Graph, Linear
 from bnfold.layout import Cells
 from bnfold.reasons import Reason
 from bnfold.solver import Solution
 from bnfold.system import GROUND, Candidate, System
-from bnfold.window import Mask
 
 SAFE_GAIN = 2.0**40  # weights of any trained float32 model times this are still finite
 
@@ -28,37 +27,37 @@ def worst_site(system: System, solution: Solution, graph: Graph) -> tuple[str, R
     overflow = _overflow(system, solution, graph)
     if overflow is not None:
         return overflow, Reason.OVERFLOW
+    judged = [c for c in system.candidates if c.op.name in solution.removed and c.spread is not None]
+    if not judged:
+        return None
+    costs = _costs(judged, system, solution)
+    worst = int(np.argmax(costs))
     limit = 2.0 ** (graph.precision / 3)
+    return (judged[worst].op.name, Reason.ILL_CONDITIONED) if costs[worst] > limit else None
+
+
+def _costs(candidates: list[Candidate], system: System, solution: Solution) -> Array:
+    """The largest `|T|/σ` on the two sides of each affine, over the channels that are still read."""
     read = np.zeros(system.size, dtype=np.bool_)
-    for cells in system.read:
+    kept = [c.x for c in system.candidates if c.op.name not in solution.removed]
+    for cells in (*system.read, *kept):
         read[cells] = True
-    for candidate in system.candidates:
-        if candidate.op.name not in solution.removed:
-            read[candidate.x] = True
-    worst, cost = None, limit
-    for candidate in system.candidates:
-        if candidate.op.name in solution.removed and candidate.spread is not None:
-            here = _cost(candidate, solution, read)
-            if here > cost:
-                worst, cost = candidate.op.name, here
-    return None if worst is None else (worst, Reason.ILL_CONDITIONED)
-
-
-def _cost(candidate: Candidate, solution: Solution, read: Mask) -> float:
-    """The largest `|T|/σ` on the two sides of an affine, over the channels that are still read."""
-    assert candidate.spread is not None
-    result = 0.0
-    for cells, spread in ((candidate.x, candidate.spread), (candidate.y, np.abs(candidate.scale) * candidate.spread)):
-        judged = read[cells] & (cells >= GROUND) & (candidate.scale != 0)
-        if judged.any():
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = np.abs(solution.shift[cells[judged]]) / spread[judged]
-            result = max(result, float(np.nanmax(np.where(np.isnan(ratio), 0.0, ratio))))
-    return result
+    read[:GROUND] = False
+    scale = np.concatenate([c.scale for c in candidates])
+    spread = np.concatenate([c.spread for c in candidates if c.spread is not None])
+    x, y = (np.concatenate([getattr(c, side) for c in candidates]) for side in ("x", "y"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.abs([solution.shift[x], solution.shift[y]]) / [spread, np.abs(scale) * spread]
+    judged = np.stack([read[x], read[y]]) & (scale != 0) & ~np.isnan(ratios)
+    ratio = np.where(judged, ratios, 0.0).max(axis=0)
+    sizes = [c.x.size for c in candidates]
+    return np.asarray(np.maximum.reduceat(ratio, np.cumsum([0, *sizes[:-1]])))
 
 
 def _overflow(system: System, solution: Solution, graph: Graph) -> str | None:
     """An affine next to a weight that would not be finite in its stored dtype."""
+    if graph.precision >= 24 and _is_tame(solution):
+        return None
     for op in graph.ops:
         if not isinstance(op, Linear) or op.name not in system.views:
             continue
@@ -81,6 +80,13 @@ def _overflow(system: System, solution: Solution, graph: Graph) -> str | None:
             if name is not None:
                 return name
     return None
+
+
+def _is_tame(solution: Solution) -> bool:
+    """Whether no unit is so extreme that a weight of any trained float32 model could overflow."""
+    gain = np.abs(solution.scale).max(initial=0.0) * np.abs(solution.inverse_scale).max(initial=0.0)
+    shift = max(np.abs(solution.shift).max(initial=0.0), np.abs(solution.inverse_shift).max(initial=0.0))
+    return bool(gain < SAFE_GAIN and shift < SAFE_GAIN)
 
 
 def _nearest(system: System, solution: Solution, view: tuple[Cells, Cells]) -> str | None:

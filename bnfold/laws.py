@@ -568,10 +568,12 @@ def shift_passes(op: Linear) -> Mask:
     patterns = op.window.patterns()
     if all(len(p) == 1 for p in patterns):
         return np.ones(count, dtype=np.bool_)
-    weight = op.kernel.grouped(op.kernel.weight())  # [groups, out, in, *taps]
-    first = weight[:, 0].reshape(count, -1).astype(np.float64)
+    weight = op.kernel.weight()
+    first = op.kernel.first_outputs(weight).astype(np.float64)
     same: Mask = np.abs(first @ _first_difference(op.window)) <= 1e-14 * np.abs(first).sum(axis=1)
-    return _same_everywhere(weight, patterns) if same.any() else same  # most channels differ at the first output
+    if not same.any():
+        return same  # most channels differ at the first output
+    return _same_everywhere(op.kernel.grouped(weight), patterns)
 
 
 @lru_cache(maxsize=4096)

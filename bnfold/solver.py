@@ -76,7 +76,7 @@ class Solution:
 
     def touches(self, cells: Cells) -> bool:
         """Whether any of these cells has another unit than before."""
-        return bool(self._changed[cells].any())
+        return bool(np.count_nonzero(self._changed[cells]))
 
     def unit(self, cells: Cells) -> Unit:
         """The unit of some cells."""
@@ -467,8 +467,7 @@ class Solver:
             scale[self.blocks.cells[block]] = value
         for block, value in self.shifts.solve().items():
             shift[self.blocks.cells[block]] = value
-        near = np.abs(scale - 1.0) <= 1e-12
-        scale[near] = 1.0
+        scale[np.abs(scale - 1.0) <= 1e-12] = 1.0
         with np.errstate(divide="ignore"):
             inverse = np.where(scale == 0, 0.0, 1.0 / scale)
         offset = np.where(shift == 0, 0.0, -shift * inverse)
@@ -512,9 +511,10 @@ class Solver:
         weights = self._block_weights
         votes: dict[bytes, float] = {}
         ratios: dict[bytes, Array] = {}
-        for block, ratio in members:
-            value = np.ones(self.sizes[root]) if ratio is None else ratio
-            key = np.round(value, 12).tobytes()
+        ones = np.ones(self.sizes[root])
+        values = [ones if ratio is None else ratio for _, ratio in members]
+        for (block, _), value, rounded in zip(members, values, np.round(values, 12), strict=True):
+            key = rounded.tobytes()
             votes[key] = votes.get(key, 0.0) + weights.get(block, 0.0)
             ratios.setdefault(key, value)
         best = max(votes, key=lambda key: votes[key])

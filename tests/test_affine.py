@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bnfold.affine import Array, Kernel, Unit, batch_norm_affine, kernel_layout, rewrite, round_once, widen
+from bnfold.affine import Array, Kernel, Unit, batch_norm_affine, rewrite, round_once, widen
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -221,7 +221,7 @@ KERNELS = {
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_grouped_and_kernel_layout_are_inverse(name: str) -> None:
+def test_grouped_and_factors_agree_on_where_channels_lie(name: str) -> None:
     shape, layout = KERNELS[name]
     weight = frozen(np.arange(np.prod(shape)).reshape(shape))
     kernel = Kernel(lambda: weight, shape, **layout)  # type: ignore[arg-type]
@@ -229,7 +229,12 @@ def test_grouped_and_kernel_layout_are_inverse(name: str) -> None:
     groups = kernel.groups
     assert grouped.shape[:3] == (groups, kernel.out_channels // groups, kernel.in_channels // groups)
     assert np.shares_memory(grouped, weight)
-    np.testing.assert_array_equal(kernel_layout(kernel, grouped), weight)
+    out, inner = np.arange(2.0, 2 + kernel.out_channels), np.arange(3.0, 3 + kernel.in_channels)
+    scaled = kernel.grouped(weight * kernel.factors(out, inner))
+    taps = (1,) * (grouped.ndim - 3)
+    expected = grouped * out.reshape(groups, -1, 1, *taps) * inner.reshape(groups, 1, -1, *taps)
+    np.testing.assert_array_equal(scaled, expected)
+    np.testing.assert_array_equal(kernel.first_outputs(weight), grouped[:, 0].reshape(kernel.in_channels, -1))
 
 
 def test_groups_of_a_conv_are_on_its_output_those_of_a_conv_transpose_on_its_input() -> None:
