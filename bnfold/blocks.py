@@ -10,7 +10,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -175,12 +175,8 @@ class Blocks:
         """Group the cells of tangled runs into families of equal lanes."""
         run_of = np.repeat(np.arange(len(self._starts)), self._stops - self._starts)
         member = tangled[run_of]
-        inside = [
-            (number, arrays, mixed)
-            for number, (arrays, mixed) in enumerate(equations(system))
-            if any(member[a].any() for a in arrays)
-        ]
-        lane = _components(system.size, [pair for _, arrays, _ in inside for pair in _links(arrays)])
+        inside = _side_by_side(system, lambda array: self._is_member(array, tangled, member))
+        lane = _components(system.size, [link for group in inside for link in group.links()])
         cells = np.flatnonzero(member)
         order = cells[np.lexsort((cells, run_of[cells], lane[cells]))]
         key = np.stack([lane[order], run_of[order]])
@@ -191,16 +187,19 @@ class Blocks:
         slot[:GROUND] = _mix(np.full(GROUND, 2**40, dtype=np.uint64), np.arange(GROUND, dtype=np.uint64))
         signature = np.zeros(system.size, dtype=np.uint64)
         np.add.at(signature, lane[order], _mix(slot[order], np.uint64(1)))
-        for number, arrays, mixed in inside:
-            code = np.full(len(arrays[0]), number, dtype=np.uint64)
-            for array in arrays:
+        for group in inside:
+            code = group.number
+            for array in group.arrays:
                 code = _mix(code, slot[array])
-            if mixed is not None:
-                code = _mix(code, mixed.astype(np.uint64))
-            for array in arrays:
+            code = _mix(_mix(code, group.mark), np.uint64(2))
+            for array in group.arrays:
                 owner = array >= GROUND
-                np.add.at(signature, lane[array[owner]], _mix(code[owner], np.uint64(2)))
+                np.add.at(signature, lane[array[owner]], code[owner])
         self._form_blocks(order, lane, slot, signature)
+
+    def _is_member(self, array: Cells, tangled: NDArray[np.bool_], member: NDArray[np.bool_]) -> bool:
+        made = self.system.made_as(array)
+        return bool(tangled[made] if made is not None else member[array].any())
 
     def _form_blocks(self, order: Cells, lane: Cells, slot: Hash, signature: Hash) -> None:
         """One block per family and slot, its cells sorted by lane."""
@@ -243,14 +242,44 @@ def equations(system: System) -> Iterable[tuple[tuple[Cells, ...], NDArray[np.bo
         yield (candidate.x, candidate.y), (zero if zero.any() and not zero.all() else None)
 
 
-def _links(arrays: Sequence[Cells]) -> list[tuple[Cells, Cells]]:
-    """Neighbouring operands of an equation, without those that keep their unit."""
-    links = []
-    for i in range(len(arrays)):
-        for j in range(i):
-            both = (arrays[i] >= GROUND) & (arrays[j] >= GROUND)
-            links.append((arrays[i][both], arrays[j][both]))
-    return links
+@dataclass(frozen=True)
+class _Equations:
+    """Elements of all equations with one number of operands, side by side.
+
+    Attributes:
+        number: uint64[n], the equation that an element belongs to.
+        arrays: int64[n] per operand.
+        mark: uint64[n], what keeps lanes apart in it.
+    """
+
+    number: Hash
+    arrays: tuple[Cells, ...]
+    mark: Hash
+
+    def links(self) -> list[tuple[Cells, Cells]]:
+        """Pairs of cells that belong together; those that keep their unit link nothing."""
+        links = []
+        for i, a in enumerate(self.arrays):
+            for b in self.arrays[:i]:
+                both = (a >= GROUND) & (b >= GROUND)
+                links.append((a[both], b[both]))
+        return links
+
+
+def _side_by_side(system: System, wanted: Callable[[Cells], bool]) -> list[_Equations]:
+    """The equations of which an operand is wanted, by their number of operands."""
+    groups: dict[int, list[tuple[int, tuple[Cells, ...], Mask | None]]] = {}
+    for number, (arrays, mixed) in enumerate(equations(system)):
+        if any(wanted(array) for array in arrays):
+            groups.setdefault(len(arrays), []).append((number, arrays, mixed))
+    return [
+        _Equations(
+            np.repeat(np.array([number for number, _, _ in group], dtype=np.uint64), [len(a[0]) for _, a, _ in group]),
+            tuple(np.concatenate([arrays[i] for _, arrays, _ in group]) for i in range(count)),
+            np.concatenate([np.zeros(len(a[0]), np.uint64) if m is None else m.astype(np.uint64) for _, a, m in group]),
+        )
+        for count, group in groups.items()
+    ]
 
 
 def _components(size: int, links: Sequence[tuple[Cells, Cells]]) -> Cells:
