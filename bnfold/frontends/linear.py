@@ -216,7 +216,8 @@ def _frozen(stored: ir.Value, node: ir.Node) -> Reason | None:
     """Why a weight must stay as it is: something reads it in another way, or hands it out."""
     if stored.is_graph_output():
         return Reason.IO
-    for use in stored.uses():
+    uses = stored.uses()
+    for use in uses if len(uses) > 1 else ():
         other = use.node
         same = (
             other.graph is node.graph

@@ -117,6 +117,14 @@ class Rewriter:
         tensor = ir.Tensor(np.asarray(array, order="C"), dtype=stored.dtype, name=stored.name)
         stored.const_value = tensor
 
+    def renew(self, node: ir.Node, index: int, held: ir.Value, array: Array) -> None:
+        """Give a node other numbers for a constant operand: in place where nothing else reads it."""
+        alone = len(held.uses()) == 1 and not held.is_graph_output()
+        if alone and held.const_value is not None and tuple(held.const_value.shape) == array.shape:
+            self.set_weight(held, round_once(array, held.const_value.dtype.numpy()))
+        else:
+            self.set_input(node, index, self.constant(array, held.dtype, f"{held.name}_folded"))
+
     def insert_after(self, node: ir.Node, op_type: str, operands: Sequence[ir.Value]) -> ir.Node:
         """Put `op(·, *operands)` behind a node; its result takes the name and the readers of the node's."""
         y = node.outputs[0]
@@ -197,8 +205,10 @@ class Rewriter:
         if "beta" in node.attributes:
             node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
         held = node.inputs[2] if before is not None else None
-        wanted = f"{stored.name}_bias" if held is None else f"{held.name}_folded"
-        self.set_input(node, 2, self.constant(bias, stored.dtype, wanted))
+        if held is None:
+            self.set_input(node, 2, self.constant(bias, stored.dtype, f"{stored.name}_bias"))
+        else:
+            self.renew(node, 2, held, bias)
 
     def _rewrite_weight(self, op: Linear, stored: ir.Value, bias: Array | None, units: tuple[Unit, Unit]) -> Array:
         """Store the new weight where it differs; return the new bias."""
@@ -240,7 +250,7 @@ class Rewriter:
         for index, array in ((1, gamma), (2, beta)):
             before = node.inputs[index]
             assert before is not None
-            self.set_input(node, index, self.constant(array, before.dtype, f"{before.name}_rebased"))
+            self.renew(node, index, before, array)
 
     def _kept_affine(self, name: str) -> tuple[Array, Array] | None:
         """The scale and shift that an affine has between its new units; None where they are as before."""
