@@ -145,6 +145,15 @@ def bodies(node: ir.Node) -> list[ir.Graph]:
     return found
 
 
+def drop_unread(values: Iterable[ir.Value]) -> None:
+    """Remove initializers that nothing reads any more."""
+    for value in dict.fromkeys(values):
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            continue
+        if value.is_initializer() and value.graph is not None and value.name is not None:
+            value.graph.initializers.pop(value.name)
+
+
 def value_names(graph: ir.Graph) -> set[str]:
     """The names of all values in a graph and in the bodies within it."""
     names: set[str | None] = set()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bnfold.affine import Array, Unit, rewrite, round_once
 from bnfold.economy import between_units
-from bnfold.frontends.context import ONNX_DOMAINS, Context, attr
+from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
 from bnfold.graph import Graph, Linear, Op
 from bnfold.layout import Axis, Cells
@@ -58,7 +58,7 @@ class Rewriter:
         for node in nodes:
             if self.context.label(node) in self.solution.removed or self._is_copy(node):
                 self.take_out(node)
-        self._prune()
+        drop_unread(self._orphans)
 
     def _is_copy(self, node: ir.Node) -> bool:
         """Whether a node is an Identity that no output depends on by name alone."""
@@ -179,14 +179,6 @@ class Rewriter:
         self._become(value, y)
         self._orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
-
-    def _prune(self) -> None:
-        """Drop constants that only vanished operators read."""
-        for value in dict.fromkeys(self._orphans):
-            if value.uses() or value.is_graph_output() or value.is_graph_input():
-                continue
-            if value.is_initializer() and value.graph is not None and value.name is not None:
-                value.graph.initializers.pop(value.name)
 
     def linear(self, node: ir.Node, name: str) -> None:
         """Conv, ConvTranspose, Gemm: weight and bias."""

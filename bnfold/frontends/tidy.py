@@ -5,13 +5,12 @@ None of this is folding. It is done so that a raw export has no more operators i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable
 
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.frontends.context import ONNX_DOMAINS, graphs_within
+from bnfold.frontends.context import ONNX_DOMAINS, drop_unread, graphs_within
 from bnfold.frontends.evaluate import IMPURE
 
 
@@ -35,37 +34,56 @@ def tidy(model: ir.Model) -> bool:
 
 def settle(model: ir.Model) -> None:
     """Clean up in place what the fold has brought together: padding before its Conv, and twins."""
-    known = [node for node in model.graph if node.domain in ONNX_DOMAINS]
-    pads = [node for node in known if node.op_type == "Pad"]
-    if pads and all(map(_has_fixed_pads, pads)) and any(node.op_type == "Conv" for node in known):
-        _pad_in_conv(model)
+    for node in list(model.graph):
+        if node.op_type == "Pad" and node.domain in ONNX_DOMAINS:
+            _pad_in_convs(node)
     _merge_twins(model)
 
 
-def _has_fixed_pads(node: ir.Node) -> bool:
-    """Whether a Pad takes its sizes as operands (since opset 11), none of which the caller can override."""
-    return len(node.inputs) > 1 and not any(v is not None and v.is_graph_input() for v in node.inputs[1:])
+def _pad_in_convs(pad: ir.Node) -> None:
+    """A Pad with zeros becomes the padding of the Convs that read it, and goes if nothing else does."""
+    x, y = pad.inputs[0], pad.outputs[0]
+    zeros = _zeros_around(pad)
+    if zeros is None or x is None:
+        return
+    for use in list(y.uses()):
+        conv, own = use.node, use.node.attributes.get("pads")
+        automatic = conv.attributes.get("auto_pad")
+        if conv.op_type != "Conv" or conv.domain not in ONNX_DOMAINS or use.idx != 0:
+            continue
+        if automatic is not None and automatic.value not in ("NOTSET", "VALID"):
+            continue
+        before = [0] * len(zeros) if own is None else own.as_ints()
+        conv.attributes.pop("auto_pad", None)
+        conv.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(before, zeros, strict=True)])
+        conv.replace_input_with(0, x)
+    if not y.uses() and not y.is_graph_output() and pad.graph is not None:
+        operands = [value for value in pad.inputs[1:] if value is not None]
+        pad.graph.remove(pad, safe=True)
+        drop_unread(operands)
 
 
-def _pad_in_conv(model: ir.Model) -> None:
-    """A Pad with zeros that only a Conv reads becomes the Conv's own padding."""
-    from onnxscript.rewriter import rewrite
-    from onnxscript.rewriter.rules.common import fuse_pad_into_conv_rule
-
-    log = logging.getLogger("onnxscript")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    convs = {node.outputs[0].name: node for node in model.graph if node.op_type == "Conv"}
-    try:
-        rewrite(model, [fuse_pad_into_conv_rule])
-    finally:
-        log.setLevel(level)
-    for node in model.graph:
-        old = convs.get(node.outputs[0].name) if node.op_type == "Conv" else None
-        if old is not None and old is not node:  # the rule leaves these behind
-            node.doc_string = old.doc_string
-            node.metadata_props.clear()
-            node.metadata_props.update(old.metadata_props)
+def _zeros_around(pad: ir.Node) -> list[int] | None:
+    """How many zeros a Pad puts before and after each axis but the first two; None where it does anything else."""
+    mode, x = pad.attributes.get("mode"), pad.inputs[0]
+    if len(pad.inputs) < 2 or (mode is not None and mode.value != "constant") or x is None or x.shape is None:
+        return None  # before opset 11, sizes were attributes
+    if any(v is not None and (v.const_value is None or v.is_graph_input()) for v in pad.inputs[1:]):
+        return None
+    sizes, fill, axes = (
+        None if v is None or v.const_value is None else v.const_value.numpy().reshape(-1)
+        for v in [*pad.inputs[1:4], None, None][:3]
+    )
+    rank = x.shape.rank()
+    if sizes is None or (fill is not None and fill.any()):
+        return None
+    places = range(rank) if axes is None else [int(axis) % rank for axis in axes]
+    zeros = [0] * (2 * rank)
+    for i, axis in enumerate(places):
+        zeros[axis], zeros[axis + rank] = int(sizes[i]), int(sizes[i + len(places)])
+    if min(zeros) < 0 or any(zeros[:2]) or any(zeros[rank : rank + 2]):
+        return None
+    return zeros[2:rank] + zeros[rank + 2 :]
 
 
 PLAIN = {ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir.AttributeType.FLOATS}
