@@ -62,19 +62,23 @@ class Blocks:
             for start, stop, is_whole in zip(self._starts.tolist(), self._stops.tolist(), whole, strict=True)
             if is_whole
         ]
-        self._number = np.where(whole, np.cumsum(whole) - 1, -1)  # the block that a run is, −1 for none
-        self.block = np.repeat(self._number, lengths)
+        number = np.where(whole, np.cumsum(whole) - 1, -1)  # the block that a run is, −1 for none
+        self.block = np.repeat(number, lengths)
         self.lane = every_cell - np.repeat(self._starts, lengths)
         if any(tangled):
             self._cut_into_lanes(system, np.asarray(tangled))
             self._sort_by_age()
+        first: list[int] = self.block[np.minimum(self._starts, system.size - 1)].tolist()
+        made = [(id(array), system.made_as(array)) for array in system.arrays]
+        self._known: dict[int, int] = {
+            key: first[run] for key, run in made if run is not None and whole[run]
+        }  # blocks by array
 
     def _sort_by_age(self) -> None:
         """Number the blocks in the order in which their cells were made, which the solver's pivots rely on."""
         self.cells.sort(key=lambda cells: int(cells[0]))
         for number, cells in enumerate(self.cells):
             self.block[cells] = number
-        self._number = np.where(self._number < 0, -1, self.block[np.minimum(self._starts, self.size - 1)])
 
     def pieces(self, arrays: Sequence[Cells]) -> list[Piece]:
         """An equation between arrays of cells, block by block."""
@@ -117,9 +121,9 @@ class Blocks:
 
     def _whole_block(self, array: Cells) -> int | None:
         """The block that an array is, cell by cell, or None."""
-        made = self.system.made_as(array)
-        if made is not None and self._number[made] >= 0:
-            return int(self._number[made])
+        known = self._known.get(id(array))
+        if known is not None:
+            return known
         if not array.size:
             return None
         number = int(self.block[array[0]])

@@ -141,6 +141,7 @@ class Solver:
         self.shifts = Shifts()
         self.held: list[set[Reason]] = [set() for _ in self.sizes]  # why a block is rigid or without shift
         self.needed = [False] * len(self.sizes)  # whether a law, or a reader that stays, relies on a block's own value
+        self._links: list[tuple[int, ...]] = []  # blocks that one equation of the laws joins
         self._put_laws()
         self.members = [_Member(c, self.blocks.pieces((c.x, c.y))) for c in self._settled(system.candidates)]
         self._count_needs()
@@ -151,6 +152,7 @@ class Solver:
     def _put_laws(self) -> None:
         for tie in self.system.ties:
             for piece in self.blocks.pieces((tie.a, tie.b)):
+                self._links.append(piece.blocks)
                 a, b = piece.blocks
                 for block in piece.blocks:
                     if block >= 0:
@@ -165,6 +167,7 @@ class Solver:
         for row in self.system.rows:
             arrays = [cells for _, cells in row.terms]
             for piece in self.blocks.pieces(arrays):
+                self._links.append(piece.blocks)
                 both = list(zip(piece.blocks, row.terms, strict=True))
                 at = 0 if piece.index is None else int(piece.index[0])
                 why = frozenset([REASONS[int(cells[at])] for block, (_, cells) in both if block < 0])
@@ -286,12 +289,8 @@ class Solver:
                 elif root != first:
                     parent[root] = first
 
-        for tie in self.system.ties:
-            for piece in self.blocks.pieces((tie.a, tie.b)):
-                join(piece.blocks)
-        for row in self.system.rows:
-            for piece in self.blocks.pieces([cells for _, cells in row.terms]):
-                join(piece.blocks)
+        for blocks in self._links:
+            join(blocks)
         for member in self.members:
             join(block for piece in member.pieces for block in piece.blocks)
         groups: dict[int, list[_Member]] = {}

@@ -92,6 +92,7 @@ class System:
         views: Cells of an operator's input and output channels, by the operator's name.
         sums: Names of Add operators.
         axes: Layout of the output cells of operators whose constants may vary by position, by name.
+        arrays: The array that each run was made as.
         shared: Views of the operators that read one stored weight.
         weights: Number of stored elements behind an operator's units, by name: what a change of its unit rewrites.
     """
@@ -112,22 +113,23 @@ class System:
     axes: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     shared: dict[Hashable, list[tuple[Cells, Cells]]] = field(default_factory=dict)
     _run_of: Cells | None = None
-    _made: dict[int, tuple[Cells, int]] = field(default_factory=dict)  # by id; the array is held, so it stays its own
+    arrays: list[Cells] = field(default_factory=list)
+    _made: dict[int, int] = field(default_factory=dict)
 
     def new(self, shape: Sequence[int]) -> Cells:
         """Make new cells: a run."""
         count = math.prod(shape)
         cells = np.arange(self.size, self.size + count, dtype=np.int64)
         if count:
-            self._made[id(cells)] = cells, len(self.starts)
+            self._made[id(cells)] = len(self.starts)
+            self.arrays.append(cells)  # while it is held, nothing else can have its id
         self.starts.append(self.size)
         self.size += count
         return cells if len(shape) == 1 else cells.reshape(tuple(shape))
 
     def made_as(self, cells: Cells) -> int | None:
         """The run that this very array was made for; None where that cannot be told without looking at the cells."""
-        known = self._made.get(id(cells))
-        return None if known is None else known[1]
+        return self._made.get(id(cells))
 
     def run_of(self) -> Cells:
         """For each cell, the number of the run of cells it was made with."""

@@ -58,6 +58,7 @@ class Context:
         self.norms: dict[ir.Node, Norm] = {}
         self.skip: set[ir.Node] = set()  # nodes that were read together with an earlier one
         self._arrays: dict[ir.Value, NDArray[Any]] = {}
+        self._is_const: dict[ir.Value, bool] = {}
 
     def const(self, value: ir.Value | None) -> NDArray[Any] | None:
         """A value's array where it is the same at every run, else None."""
@@ -71,12 +72,13 @@ class Context:
 
     def is_const(self, value: ir.Value | None) -> bool:
         """Whether a value is an initializer that callers cannot override."""
-        return (
-            value is not None
-            and value.is_initializer()
-            and value.const_value is not None
-            and not value.is_graph_input()
-        )
+        if value is None:
+            return False
+        known = self._is_const.get(value)
+        if known is None:
+            known = value.is_initializer() and value.const_value is not None and not value.is_graph_input()
+            self._is_const[value] = known
+        return known
 
     def constants(self, values: Iterable[ir.Value | None]) -> list[NDArray[Any] | None]:
         """`const` for several values."""

@@ -167,10 +167,9 @@ def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> 
     norms = [node for node in nodes if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS]
     context.norms = constant_norms(norms, context)
     precision = min((PRECISION.get(node.outputs[0].dtype, 53) for node in norms), default=53)  # type: ignore[arg-type]
-    for node in nodes:
-        for value in (*node.inputs, *node.outputs):
-            if value is not None and not context.is_const(value):
-                context.shape(value)
+    for value in (*graph.inputs, *(v for node in nodes for v in (*node.inputs, *node.outputs))):
+        if value is not None and value not in context.shapes and not context.is_const(value):
+            context.shape(value)
     ops: list[Op] = []
     for node in nodes:
         if node not in context.skip:

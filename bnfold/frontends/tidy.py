@@ -5,8 +5,6 @@ None of this is folding. It is done so that a raw export has no more operators i
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import numpy as np
 import onnx_ir as ir
 
@@ -96,23 +94,26 @@ def _merge_twins(model: ir.Model) -> None:
     The library's pass also merges graph outputs, by copies that the next run would have to clean up, and BatchNorms,
     which the plan has counted; this one leaves both alone.
     """
-    seen: dict[Hashable, ir.Node] = {}
+    seen: dict[tuple[object, ...], list[ir.Node]] = {}
     for node in list(model.graph):
-        if (
-            node.domain not in ONNX_DOMAINS
-            or node.op_type in IMPURE
-            or node.op_type == "BatchNormalization"
-            or any(v.is_graph_output() for v in node.outputs)
-        ):
+        if node.domain not in ONNX_DOMAINS or node.op_type in IMPURE or node.op_type == "BatchNormalization":
             continue
-        if any(a.type not in PLAIN for a in node.attributes.values()):
+        if any(v.is_graph_output() for v in node.outputs):
             continue
-        settings = tuple(sorted((name, repr(a.value)) for name, a in node.attributes.items()))
-        key = (node.op_identifier(), len(node.outputs), tuple(node.inputs), settings)
-        twin = seen.setdefault(key, node)
-        if twin is not node:
-            ir.convenience.replace_all_uses_with(node.outputs, twin.outputs)
-            model.graph.remove(node, safe=True)
+        alike = seen.setdefault((node.op_type, len(node.outputs), *node.inputs), [])
+        twin = next((other for other in alike if _settings(other) == _settings(node)), None)
+        if twin is None:
+            alike.append(node)
+            continue
+        ir.convenience.replace_all_uses_with(node.outputs, twin.outputs)
+        model.graph.remove(node, safe=True)
+
+
+def _settings(node: ir.Node) -> object:
+    """A node's attributes, comparable; what holds graphs or tensors is like nothing else."""
+    if any(a.type not in PLAIN for a in node.attributes.values()):
+        return object()
+    return sorted((name, repr(a.value)) for name, a in node.attributes.items())
 
 
 def _split_directly(graph: ir.Graph, node: ir.Node) -> None:
