@@ -72,7 +72,7 @@ class Blocks:
         made = [(id(array), system.made_as(array)) for array in system.arrays]
         self._known: dict[int, int] = {
             key: first[run] for key, run in made if run is not None and whole[run]
-        }  # blocks by array
+        }
 
     def _sort_by_age(self) -> None:
         """Number the blocks in the order in which their cells were made, which the solver's pivots rely on."""
