@@ -70,9 +70,7 @@ class Blocks:
             self._sort_by_age()
         first: list[int] = self.block[np.minimum(self._starts, system.size - 1)].tolist()
         made = [(id(array), system.made_as(array)) for array in system.arrays]
-        self._known: dict[int, int] = {
-            key: first[run] for key, run in made if run is not None and whole[run]
-        }
+        self._known: dict[int, int] = {key: first[run] for key, run in made if run is not None and whole[run]}
 
     def _sort_by_age(self) -> None:
         """Number the blocks in the order in which their cells were made, which the solver's pivots rely on."""

@@ -3,6 +3,8 @@
 Exporters leave weights and biases behind as little programs (`Expand(CastLike(0, x))`, `Reshape(slope)`), which hide
 them from everyone. A CastLike of a constant needs only the *type* of its other input, a Shape only static sizes, and
 the target of a Reshape may hold one size that is not known. Nodes are removed only if this left them without a reader.
+
+A chain of floats is computed in float64 from its first operator to its last, and rounded where it ends or is cast.
 """
 
 from __future__ import annotations
@@ -14,10 +16,20 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
-from bnfold.frontends.context import ONNX_DOMAINS, bodies, graphs_within, only_output, value_names
+from bnfold.affine import Array, round_once
+from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, bodies, graphs_within, only_output, value_names
 from bnfold.frontends.evaluate import IMPURE, evaluated, normalised, static_shape, stored
 from bnfold.frontends.targets import settled_target, take_sizes
 
+ROUNDING = (
+    "Cast",
+    "CastLike",
+    "Constant",
+    "ConstantOfShape",
+    "EyeLike",
+    "Shape",
+    "Size",
+)  # the result's type is its own
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 
 
@@ -53,6 +65,7 @@ class Folder:
         self.names = names
         self._norms: list[ir.Node] = []
         self._origins: dict[ir.Value, set[ir.Node]] = {}  # the BatchNorms that a folded constant went through
+        self._exact: dict[ir.Value, Array] = {}  # folded constants before they were rounded
 
     def run(self) -> None:
         """Fold every node that can be, in topological order."""
@@ -94,10 +107,29 @@ class Folder:
             return None
         if bodies(node) or not only_output(node):
             return None
-        arrays = [None if v is None else self.const(v) for v in node.inputs]
-        if node.op_type == "BatchNormalization":
-            return normalised(node, arrays)
-        return evaluated(node, arrays, self.opset)
+        wide = node.op_type not in ROUNDING
+        arrays = [None if v is None else self._wide(v) if wide else self.const(v) for v in node.inputs]
+        result = (
+            normalised(node, arrays) if node.op_type == "BatchNormalization" else evaluated(node, arrays, self.opset)
+        )
+        if result is None or (wide and result.dtype == np.float64 and self._declared(node) in FLOATS):
+            return result
+        declared = node.outputs[0].dtype
+        return result if declared is None or declared.numpy() == result.dtype else None
+
+    def _wide(self, value: ir.Value) -> NDArray[Any] | None:
+        """A constant, as float64 before any rounding where it is a float."""
+        if value in self._exact:
+            return self._exact[value]
+        array = self.const(value)
+        return array if array is None or value.dtype not in FLOATS else array.astype(np.float64)
+
+    @staticmethod
+    def _declared(node: ir.Node) -> ir.DataType | None:
+        """The type of a node's result: as declared, else that of the float it reads."""
+        floats = [v.dtype for v in node.inputs if v is not None and v.dtype in FLOATS]
+        declared = node.outputs[0].dtype
+        return declared if declared is not None or not floats or node.op_type in ROUNDING else floats[0]
 
     def _cast_like(self, node: ir.Node) -> NDArray[Any] | None:
         array, like = self.const(node.inputs[0]), node.inputs[1]
@@ -110,14 +142,19 @@ class Folder:
         y = node.outputs[0]
         if y.is_graph_output() or y.name is None:
             return
-        dtype = (
-            y.dtype if y.dtype is not None and y.dtype.numpy() == array.dtype else ir.DataType.from_numpy(array.dtype)
-        )
+        declared, exact = self._declared(node), None
+        dtype = ir.DataType.from_numpy(array.dtype)
+        if declared is not None and declared.numpy() == array.dtype:
+            dtype = declared
+        elif declared in FLOATS and array.dtype == np.float64:
+            dtype, exact, array = declared, array, round_once(array, declared.numpy())
         name = y.name
         y.name = self._fresh(name)
         tensor = ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self.graph.register_initializer(value)
+        if exact is not None:
+            self._exact[value] = exact
         origins = {norm for v in node.inputs if v is not None for norm in self._origins.get(v, ())}
         if node.op_type == "BatchNormalization":
             self._norms.append(node)

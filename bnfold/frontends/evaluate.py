@@ -1,4 +1,4 @@
-"""What an ONNX operator makes of constants, evaluated once."""
+"""What an ONNX operator makes of constants, evaluated once, in float64 where they are floats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from bnfold.affine import batch_norm_affine, round_once
+from bnfold.affine import batch_norm_affine
 from bnfold.frontends.context import attr, not_at_inference
 
 LARGEST = 1 << 26  # elements of a folded result; an Expand may ask for any number
@@ -45,7 +45,13 @@ def _result_size(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> int | 
 
 
 def evaluated(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) -> NDArray[Any] | None:
-    """What a node makes of constants, by the reference implementation; None where that must not be tried."""
+    """What a node makes of constants, by the reference implementation; None where that must not be tried.
+
+    Args:
+        node: The operator.
+        arrays: Its operands; floats may be given as float64, then the result is float64 as well.
+        opset: The version of the standard operators.
+    """
     size = _result_size(node, arrays)
     if size is None or size > LARGEST:
         return None
@@ -60,9 +66,6 @@ def evaluated(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) 
         return None
     if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind in "OUS":
         return None  # a sequence, or strings
-    declared = node.outputs[0].dtype
-    if declared is not None and declared.numpy() != result.dtype:
-        return None
     return np.asarray(result)
 
 
@@ -79,14 +82,14 @@ def stored(node: ir.Node) -> NDArray[Any] | None:
 
 
 def normalised(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
-    """A BatchNorm of a constant at inference, in float64, rounded once."""
+    """A BatchNorm of a constant at inference, as float64."""
     given = [a for a in arrays if a is not None]
     if len(given) != 5 or given[0].ndim < 2 or not_at_inference(node) is not None:
         return None
     x, gamma, beta, mean, var = given
     affine = batch_norm_affine(gamma, beta, mean, var, float(attr(node, "epsilon", 1e-5)), precision=53)
     full = (-1,) + (1,) * (x.ndim - 2)
-    return round_once(x.astype(np.float64) * affine.scale.reshape(full) + affine.shift.reshape(full), x.dtype)
+    return np.asarray(x.astype(np.float64) * affine.scale.reshape(full) + affine.shift.reshape(full))
 
 
 def static_shape(node: ir.Node) -> NDArray[Any] | None:

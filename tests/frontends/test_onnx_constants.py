@@ -203,6 +203,34 @@ def test_weight_standardisation_is_a_constant() -> None:
     assert [site.into for site in folded.plan.sites] == [("conv",), ("conv",)]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_chain_of_floats_is_computed_in_float64_and_rounded_once(dtype: str) -> None:
+    """Weight standardisation as a program (BiT): each of its steps would round."""
+    rng = np.random.default_rng(0)
+    w, gain = rng.normal(3.0, 0.1, (4, 3, 3, 3)).astype(dtype), rng.normal(size=(4, 1, 1, 1)).astype(dtype)
+    c = Case(dtype=dtype)
+    stored = c.const(w)
+    centred = c.op("Sub", stored, c.op("ReduceMean", stored, c.ints(1, 2, 3)))
+    square = c.op("ReduceMean", c.op("Mul", centred, centred), c.ints(1, 2, 3))
+    ready = c.op("Mul", c.op("Div", centred, c.op("Sqrt", square)), c.const(gain))
+    folded = fold(c.model(c.op("Conv", c.input("N", 3, 6, 6), ready)))
+    wide = w.astype(np.float64) - w.astype(np.float64).mean(axis=(1, 2, 3), keepdims=True)
+    expected = wide / np.sqrt((wide**2).mean(axis=(1, 2, 3), keepdims=True)) * gain.astype(np.float64)
+    [weight] = map(numpy_helper.to_array, folded.after.graph.initializer)
+    np.testing.assert_array_equal(weight, expected.astype(dtype))
+
+
+def test_a_cast_within_a_chain_rounds() -> None:
+    """What the model rounds on purpose stays rounded."""
+    w = np.random.default_rng(0).normal(size=(4, 3, 1, 1))
+    c = Case(dtype="float32")
+    half = c.op("Cast", c.op("Mul", c.const(w), c.const(np.array(3.0))), to=TensorProto.FLOAT16)
+    y = c.op("Conv", c.input("N", 3, 6, 6), c.op("Cast", half, to=TensorProto.FLOAT))
+    [weight] = map(numpy_helper.to_array, check(c.model(y)).after.graph.initializer)
+    product = (w.astype(np.float32) * np.float32(3.0)).astype(np.float16)
+    np.testing.assert_array_equal(weight, product.astype(np.float32))
+
+
 def test_weight_standardisation_in_training_mode_stays() -> None:
     c = Case()
     w = c.op("Reshape", c.draw(4, 3, 3, 3), c.ints(1, 4, 27))
