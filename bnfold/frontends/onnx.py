@@ -128,9 +128,12 @@ def prepare(model: ir.Model) -> Prepared:
     labels: dict[ir.Node, str] = {}
     _label(model, labels)
     norms = fold_constants(model, names)
+    changed = tidy(model)
     complete_shapes(model)
-    if tidy(model):
+    if tidy(model):  # what could not be done without shapes
+        changed = True
         complete_shapes(model)
+    if changed:
         names = value_names(model.graph)
         _label(model, labels)
     gone = tuple(

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx_ir as ir
 
-from bnfold.frontends.context import FLOATS, nodes_within
+from bnfold.frontends.context import FLOATS, bodies, nodes_within
 
 SCALES = 16  # elements up to which floats may: the scales of a Resize
+FEW = 4  # up to one operator in so many is inferred alone
 DECIDING = 1024  # elements up to which a constant may decide a shape; larger ones are declared, not copied
 
 
 def complete_shapes(model: ir.Model) -> None:
     """Infer missing shapes and types in place with ONNX's own rules, without touching large weights."""
-    if not any(_incomplete(v) for node in nodes_within(model.graph) for v in node.outputs):
-        return
+    nodes = list(nodes_within(model.graph))
+    missing = [node for node in nodes if any(map(_incomplete, node.outputs))]
+    if len(missing) * FEW < len(nodes):
+        missing = [node for node in missing if not _infer_alone(node, model)]
+    if missing:
+        _infer_together(model)
+
+
+def _infer_alone(node: ir.Node, model: ir.Model) -> bool:
+    """Infer the outputs of one operator whose inputs are known; whether that was possible."""
+    version = model.opset_imports.get(node.domain)
+    operands = [value for value in node.inputs if value is not None and value.name]
+    if version is None or bodies(node) or any(value.dtype is None or value.shape is None for value in operands):
+        return False
+    data: dict[str, onnx.TensorProto] = {}
+    for value in operands:
+        tensor = value.const_value
+        if tensor is not None and tensor.size <= (SCALES if tensor.dtype in FLOATS else DECIDING):
+            data[value.name or ""] = ir.serde.serialize_tensor(tensor)
+    types = {value.name or "": ir.serde.serialize_value(value).type for value in operands}
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        proto = ir.serde.serialize_node(node)
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data)
+    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, ValueError):
+        return False
+    _take_types(node, found)
+    return not any(map(_incomplete, node.outputs))
+
+
+def _infer_together(model: ir.Model) -> None:
+    """Infer what is missing in the whole model."""
     proto = onnx.ModelProto(ir_version=model.ir_version)
     for domain, version in model.opset_imports.items():
         proto.opset_import.add(domain=domain, version=version)
@@ -58,17 +91,21 @@ def _take_over(graph: ir.Graph, proto: onnx.GraphProto) -> None:
     """Copy what was inferred to the values that lack it, in the graph and in its bodies."""
     known = {info.name: info.type for info in (*proto.value_info, *proto.output)}
     for node, node_proto in zip(graph, proto.node, strict=True):
-        for value in node.outputs:
-            found = known.get(value.name or "")
-            if found is None or not found.HasField("tensor_type"):
-                continue
-            if value.dtype is None and found.tensor_type.elem_type:
-                value.dtype = ir.DataType(found.tensor_type.elem_type)
-            if value.shape is None and found.tensor_type.HasField("shape"):
-                value.shape = ir.Shape([_size(d) for d in found.tensor_type.shape.dim])
-        bodies = {a.name: a.g for a in node_proto.attribute if a.type == onnx.AttributeProto.GRAPH}
-        for name, body in bodies.items():
+        _take_types(node, known)
+        for name, body in ((a.name, a.g) for a in node_proto.attribute if a.type == onnx.AttributeProto.GRAPH):
             _take_over(node.attributes[name].as_graph(), body)
+
+
+def _take_types(node: ir.Node, known: Mapping[str, onnx.TypeProto]) -> None:
+    """Give a node's outputs the types and shapes they lack."""
+    for value in node.outputs:
+        found = known.get(value.name or "")
+        if found is None or not found.HasField("tensor_type"):
+            continue
+        if value.dtype is None and found.tensor_type.elem_type:
+            value.dtype = ir.DataType(found.tensor_type.elem_type)
+        if value.shape is None and found.tensor_type.HasField("shape"):
+            value.shape = ir.Shape([_size(d) for d in found.tensor_type.shape.dim])
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
