@@ -18,7 +18,7 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from bnfold.affine import Array, round_once
 from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, bodies, graphs_within, only_output, value_names
-from bnfold.frontends.evaluate import IMPURE, evaluated, normalised, static_shape, stored
+from bnfold.frontends.evaluate import IMPURE, MOVING, evaluated, normalised, static_shape, stored
 from bnfold.frontends.targets import settled_target, take_sizes
 
 ROUNDING = (
@@ -107,7 +107,9 @@ class Folder:
             return None
         if bodies(node) or not only_output(node):
             return None
-        wide = node.op_type not in ROUNDING
+        wide = node.op_type not in ROUNDING and (
+            node.op_type not in MOVING or any(v in self._exact for v in node.inputs)
+        )
         arrays = [None if v is None else self._wide(v) if wide else self.const(v) for v in node.inputs]
         result = (
             normalised(node, arrays) if node.op_type == "BatchNormalization" else evaluated(node, arrays, self.opset)

@@ -21,11 +21,17 @@ IMPURE = {
 
 # What exporters write most, so that small models do not wait for the reference evaluator.
 DIRECT: dict[str, Callable[..., NDArray[Any]]] = {
-    "Expand": lambda x, shape: x * np.ones([int(n) for n in shape], dtype=x.dtype),
-    "Mul": np.multiply,
-    "Add": np.add,
-    "Sub": np.subtract,
+    "Expand": lambda node, x, shape: x * np.ones([int(n) for n in shape], dtype=x.dtype),
+    "Mul": lambda node, x, y: np.multiply(x, y),
+    "Add": lambda node, x, y: np.add(x, y),
+    "Sub": lambda node, x, y: np.subtract(x, y),
+    "Transpose": lambda node, x: np.transpose(x, attr(node, "perm", None)),
+    "Reshape": lambda node, x, shape: _reshaped(x, shape, bool(attr(node, "allowzero", 0))),
 }
+MOVING = {
+    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
+}  # fmt: skip
 GROWING = {"Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "OneHot", "EyeLike"}
 
 
@@ -57,7 +63,7 @@ def evaluated(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) 
         return None
     direct = DIRECT.get(node.op_type)
     if direct is not None and all(a is not None for a in arrays):
-        return direct(*arrays)
+        return direct(node, *arrays)
     proto = ir.serde.serialize_node(node)
     feeds = {v.name or "": a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
     try:
@@ -67,6 +73,11 @@ def evaluated(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) 
     if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind in "OUS":
         return None  # a sequence, or strings
     return np.asarray(result)
+
+
+def _reshaped(x: NDArray[Any], shape: NDArray[Any], allow_zero: bool) -> NDArray[Any]:
+    sizes = [int(n) for n in shape]
+    return x.reshape(sizes if allow_zero else [n or x.shape[i] for i, n in enumerate(sizes)])
 
 
 def stored(node: ir.Node) -> NDArray[Any] | None:
