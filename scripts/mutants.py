@@ -56,8 +56,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "eps outside the root",
         "bnfold/affine.py",
-        "scale = gamma / np.sqrt(widen(running_var) + float(eps))",
-        "scale = gamma / (np.sqrt(widen(running_var)) + float(eps))",
+        "scale = gamma / np.sqrt(widen(running_var) + eps)",
+        "scale = gamma / (np.sqrt(widen(running_var)) + eps)",
         AFFINE,
     ),
     Mutant(
@@ -84,8 +84,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "lost group axis",
         "bnfold/affine.py",
-        "grouped *= reader.scale.reshape(kernel.groups, 1, -1, *taps)",
-        "grouped *= reader.scale.reshape(kernel.groups, 1, -1, *taps)[:1]",
+        "both = out.reshape(self.groups, -1, 1) * inner.reshape(self.groups, 1, -1)",
+        "both = out.reshape(self.groups, -1, 1) * inner.reshape(self.groups, 1, -1)[:1]",
         AFFINE,
     ),
     Mutant(
@@ -105,8 +105,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "weights computed in float32",
         "bnfold/affine.py",
-        "    wide = weight.astype(np.float64)\n",
-        "    wide = weight.astype(np.float32)\n",
+        "weight * kernel.factors(writer.inverse_scale, reader.scale)",
+        "weight * kernel.factors(writer.inverse_scale, reader.scale).astype(np.float32)",
         AFFINE,
     ),
     Mutant(
@@ -205,7 +205,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a feature behind a gate keeps its shift",
         "bnfold/laws.py",
-        "self.system.pinned.append((cells.reshape(-1), Reason.NONLINEAR))",
+        "self.system.pinned.append((ravel(cells), Reason.NONLINEAR))",
         "pass",
         PROPERTY,
     ),
@@ -276,14 +276,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the right-hand side not eliminated",
         "bnfold/shifts.py",
-        "rhs = rhs - factor * pivot.rhs",
-        "rhs = rhs - 0.0 * pivot.rhs",
+        "rhs, size = rhs - factor * pivot.rhs, size",
+        "rhs, size = rhs, size",
         ("tests/test_shifts.py",),
     ),
     Mutant(
         "a pivot that claims all lanes",
         "bnfold/shifts.py",
-        "lanes = None if free.all() else free",
+        "lanes = free if isinstance(free, np.ndarray) and not free.all() else None",
         "lanes = None",
         ("tests/test_shifts.py",),
     ),
@@ -368,8 +368,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an overridable initializer taken for a constant",
         "bnfold/frontends/context.py",
-        "            and not value.is_graph_input()\n",
-        "",
+        "value.const_value is not None and not value.is_graph_input()\n            self",
+        "value.const_value is not None\n            self",
         PROPERTY,
     ),
     Mutant(
