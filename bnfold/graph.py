@@ -172,6 +172,7 @@ class Spatial(Op):
         shape_axes: For each axis of the result, the axis of `x` it comes from; None for one to one.
         unit_sum: Whether the weights sum to 1 at every position, so that a shift passes (averages, maxima).
         positive: Whether the scale must be positive (maxima).
+        window: How it slides where it is the mean over a window, padded zeros counted; None where it is not.
     """
 
     x: Value
@@ -180,6 +181,7 @@ class Spatial(Op):
     shape_axes: tuple[int | None, ...] | None = None
     unit_sum: bool = True
     positive: bool = False
+    window: Window | None = None
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Plan:
                 "merged": self.merged,
                 "kept": self.kept,
                 "affines": len(self.affines),
-                "affines_folded": sum(site.status == "folded" for site in self.affines),
+                "affines_folded": sum(site.status != "kept" for site in self.affines),
             },
             "sites": [site.to_dict() for site in self.sites],
         }

@@ -111,7 +111,7 @@ def _fold_headline(plan: Plan, verb: str) -> str:
 
 
 def _print_affines(plan: Plan, console: Console) -> None:
-    folded = sum(site.status == "folded" for site in plan.affines)
+    folded = sum(site.status != "kept" for site in plan.affines)
     if folded:
         _print_sentence(f"and {folded} of {len(plan.affines)} other per-channel affines (Mul, Add, Sub, Div)", console)
 

@@ -20,8 +20,8 @@ FLOORS = [
     {"errors", "reasons", "affine", "compare", "layout", "window", "specs", "wording", "files", "quiet"},
     {"graph", "system", "blocks"},
     {"laws"},
-    {"solver", "scales", "shifts", "branches"},
-    {"plan", "conditioning", "economy"},
+    {"solver", "scales", "shifts", "branches", "box", "taps"},
+    {"plan", "conditioning", "economy", "ledger"},
     {"frontends"},
     {
         "load",

@@ -38,7 +38,7 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
     channels = (ctx.shape(x) or (None, None))[1]
     if isinstance(channels, int) and channels != weight.shape[0 if transposed else 1] * (1 if transposed else groups):
         return ctx.rigid(node, Reason.BOUNDARY)  # the model is broken, and stays as it is
-    window = _window(node, ctx.shape(x) or (), weight.shape[2:], transposed)
+    window = window_of(node, ctx.shape(x) or (), weight.shape[2:], transposed)
     kernel = Kernel(
         lambda: weight,
         weight.shape,
@@ -64,7 +64,7 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
     ]
 
 
-def _window(node: ir.Node, shape: tuple[int | str | None, ...], kernel: tuple[int, ...], transposed: bool) -> Window:
+def window_of(node: ir.Node, shape: tuple[int | str | None, ...], kernel: tuple[int, ...], transposed: bool) -> Window:
     """How a convolution slides. Where its padding depends on an unknown size, every padding that can occur counts."""
     n = len(kernel)
     strides, dilations = ints(node, "strides", (1,) * n), ints(node, "dilations", (1,) * n)
@@ -87,6 +87,14 @@ def _window(node: ir.Node, shape: tuple[int | str | None, ...], kernel: tuple[in
         begin, end = [0] * n, [0] * n  # what is cut off depends on the output size: count every position
     extra = ints(node, "output_padding", (0,) * n) if transposed else ()
     return Window(kernel, strides, dilations, tuple(begin), tuple(end), sizes, transposed, extra)
+
+
+def is_certain(node: ir.Node, ctx: Context) -> bool:
+    """Whether `window_of` is how a node slides at every size, not the worst that can occur."""
+    x = node.inputs[0]
+    shape = None if x is None else ctx.shape(x)
+    automatic = attr(node, "auto_pad", "NOTSET")
+    return automatic in ("NOTSET", "VALID") or (shape is not None and all(isinstance(s, int) for s in shape[2:]))
 
 
 def read_gemm(node: ir.Node, ctx: Context) -> list[Op]:

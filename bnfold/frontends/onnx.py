@@ -1,7 +1,7 @@
 """ONNX in, ONNX out: read a model into the solver's graph, make the plan, apply it to a copy.
 
-    model ──copy──> inline functions ──> fold constants ──> per graph: read → plan → rewrite ──> model without
-    BatchNorms
+    model ──copy──> inline functions ──> fold constants ──> per graph: (read → merge branches)* → plan → rewrite
+    ──> model without BatchNorms
 
 Bodies of If, Loop and Scan are graphs of their own: what they capture from outside, and what enters and leaves them, is
 rigid.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from bnfold.branches import may_merge
 from bnfold.frontends.constants import fold_constants
 from bnfold.frontends.context import (
     CONTROL_FLOW,
@@ -30,13 +31,15 @@ from bnfold.frontends.context import (
     not_at_inference,
     value_names,
 )
+from bnfold.frontends.merge import Merger, held_values, merges_of
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
 from bnfold.frontends.rewrite import rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
 from bnfold.graph import Graph, Op, Rigid, Shape
-from bnfold.plan import Folding, Plan, Site, make_plan
+from bnfold.ledger import Ledger
+from bnfold.plan import Plan, Site, make_plan
 from bnfold.reasons import Reason
 
 SHAPE_ONLY = ("Shape", "Size")
@@ -69,19 +72,12 @@ def fold_model(model: ir.Model, *, copy: bool = True) -> tuple[ir.Model, Plan]:
     """
     with without_pauses():
         prepared = prepare(model.clone() if copy else model)
-        plans = []
-        for graph, folding, reading in _foldings(prepared):
-            rewrite_graph(graph, folding, reading.context, reading.graph)
-            plans.append(folding.plan)
-        settle(prepared.model)
-    return prepared.model, prepared.joined(plans)
+        return prepared.model, carry_out(prepared)
 
 
 def plan_model(model: ir.Model) -> Plan:
-    """What `fold_model` would do, without doing it."""
-    with without_pauses():
-        prepared = prepare(model.clone())
-        return prepared.joined([folding.plan for _, folding, _ in _foldings(prepared)])
+    """What `fold_model` would do, to a copy."""
+    return fold_model(model)[1]
 
 
 @contextmanager
@@ -143,10 +139,46 @@ def prepare(model: ir.Model) -> Prepared:
     return Prepared(model, labels, names, gone)
 
 
-def _foldings(prepared: Prepared) -> Iterator[tuple[ir.Graph, Folding, Reading]]:
-    for graph in graphs_within(prepared.model.graph):
+def carry_out(prepared: Prepared) -> Plan:
+    """Merge and fold every graph of a model in place, until there is nothing left to do."""
+    model = prepared.model
+    graphs = graphs_within(model.graph)
+    ledgers: dict[ir.Graph, Ledger] = {}
+    for graph in graphs:
+        _fold_graph(graph, prepared, ledgers)
+    while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
+        for graph in graphs:
+            _fold_graph(graph, prepared, ledgers)
+    return prepared.joined([ledger.plan() for ledger in ledgers.values()])
+
+
+def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger]) -> None:
+    """Merge branches, then fold; again where the one made room for the other."""
+    unsolved = graph not in ledgers
+    while True:
+        nodes = list(graph)
         reading = read_graph(graph, prepared.labels, prepared.names)
-        yield graph, make_plan(reading.graph, reading.context.kept, reading.order), reading
+        ledger = ledgers.setdefault(graph, Ledger(reading.order, reading.graph))
+        sums = merges_of(graph, reading.context, reading.graph)
+        if sums:
+            Merger(graph, reading.context, reading.graph).run(sums)
+            ledger.merged(sums, reading.graph)
+            unsolved = True
+        elif unsolved:
+            folding = make_plan(reading.graph, reading.context.kept, reading.order)
+            ledger.folded(folding.plan)
+            unsolved = False
+            again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
+            rewrite_graph(graph, folding, reading.context, reading.graph)
+            if not again:
+                return
+        else:
+            return
+        for node in nodes:
+            if node.graph is None:
+                prepared.labels.pop(node, None)
+        complete_shapes(prepared.model)
+        _label(prepared.model, prepared.labels)
 
 
 def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:

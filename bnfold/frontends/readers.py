@@ -11,7 +11,15 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.frontends.context import Context, attr, ints, not_at_inference, only_output, squeeze_constant
-from bnfold.frontends.linear import read_conv, read_conv_transpose, read_gemm, read_matmul, read_recurrent
+from bnfold.frontends.linear import (
+    is_certain,
+    read_conv,
+    read_conv_transpose,
+    read_gemm,
+    read_matmul,
+    read_recurrent,
+    window_of,
+)
 from bnfold.frontends.structure import (
     read_concat,
     read_depth_to_space,
@@ -192,8 +200,12 @@ def read_max_pool(node: ir.Node, ctx: Context) -> list[Op]:
 def read_average_pool(node: ir.Node, ctx: Context) -> list[Op]:
     """AveragePool: a shift passes unless padded zeros are counted."""
     pads = any(ints(node, "pads", ())) or attr(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    counted = bool(attr(node, "count_include_pad", 0)) and (pads or bool(attr(node, "ceil_mode", 0)))
-    return [Spatial(ctx.label(node), _x(node), node.outputs[0], unit_sum=not counted)]
+    ceils, counts = bool(attr(node, "ceil_mode", 0)), bool(attr(node, "count_include_pad", 0))
+    counted = counts and (pads or ceils)
+    window = None
+    if not ceils and (counts or not pads) and is_certain(node, ctx):
+        window = window_of(node, ctx.shape(_x(node)) or (), ints(node, "kernel_shape", ()), transposed=False)
+    return [Spatial(ctx.label(node), _x(node), node.outputs[0], unit_sum=not counted, window=window)]
 
 
 def read_global_average(node: ir.Node, ctx: Context) -> list[Op]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bnfold.affine import Array, Unit, rewrite, round_once
 from bnfold.economy import between_units
 from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
+from bnfold.frontends.edit import Editor
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
 from bnfold.graph import Graph, Linear, Op
 from bnfold.layout import Axis, Cells
@@ -35,18 +36,16 @@ def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, read: Gra
     Rewriter(graph, folding, context, read).run()
 
 
-class Rewriter:
+class Rewriter(Editor):
     """One graph being rewritten."""
 
     def __init__(self, graph: ir.Graph, folding: Folding, context: Context, read: Graph) -> None:
-        self.graph = graph
+        super().__init__(graph, context.names)
         self.system, self.solution = folding.system, folding.solution
         self.context = context
         self.ops: dict[str, Op] = {op.name: op for op in read.ops}
         self.candidates: dict[str, Candidate] = {c.op.name: c for c in folding.system.candidates}
         self._done: set[ir.Value] = set()  # shared weights that have been rewritten already
-        self._orphans: list[ir.Value] = []
-        self._names = context.names
 
     def run(self) -> None:
         """Rewrite every operator whose units changed, then take out what vanished."""
@@ -58,7 +57,7 @@ class Rewriter:
         for node in nodes:
             if self.context.label(node) in self.solution.removed or self._is_copy(node):
                 self.take_out(node)
-        drop_unread(self._orphans)
+        drop_unread(self.orphans)
 
     def _is_copy(self, node: ir.Node) -> bool:
         """Whether a node is an Identity that no output depends on by name alone."""
@@ -81,33 +80,6 @@ class Rewriter:
         if view is None or not any(self.changed(cells) for cells in view):
             return None
         return self.solution.unit(view[0]), self.solution.unit(view[1])
-
-    def fresh(self, wanted: str) -> str:
-        """A name that nothing in the graph has."""
-        name, n = wanted, 2
-        while name in self._names:
-            name, n = f"{wanted}_{n}", n + 1
-        self._names.add(name)
-        return name
-
-    def constant(self, array: NDArray[Any], dtype: ir.DataType | None, wanted: str) -> ir.Value:
-        """A new initializer, rounded once."""
-        assert dtype is not None
-        name = self.fresh(wanted)
-        rounded = np.asarray(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()), order="C")
-        tensor = ir.Tensor(rounded, dtype=dtype, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(rounded.shape), const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
-
-    def set_input(self, node: ir.Node, index: int, value: ir.Value) -> None:
-        """Give a node another operand; what it read before may have become useless."""
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        before = node.inputs[index]
-        node.replace_input_with(index, value)
-        if before is not None:
-            self._orphans.append(before)
 
     def set_weight(self, stored: ir.Value, array: NDArray[Any]) -> None:
         """Put new numbers behind a weight, once for all of its readers."""
@@ -135,28 +107,22 @@ class Rewriter:
         z = following.outputs[0]
         y.replace_all_uses_with(z, replace_graph_outputs=True)
         following.replace_input_with(0, y)
-        self._become(z, y)
+        self.become(z, y)
         return following
-
-    def _become(self, new: ir.Value, old: ir.Value) -> None:
-        """A value takes the name and everything declared of another, which gets a name of no meaning."""
-        new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
-        new.metadata_props.update(old.metadata_props)
-        old.name, new.name = self.fresh(f"{old.name}_inner"), old.name
 
     def take_out(self, node: ir.Node) -> None:
         """Remove a node that does nothing any more: its readers read its input."""
         y = node.outputs[0]
         x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
         if y.is_graph_output() and not self._can_lend_its_name(x):
-            self._orphans += [v for v in node.inputs if v is not None and v is not x]
+            self.orphans += [v for v in node.inputs if v is not None and v is not x]
             self._replace(node, [("Identity", None)])
             return
         leaves = y.is_graph_output()
         y.replace_all_uses_with(x, replace_graph_outputs=True)
         if leaves:
-            self._become(x, y)
-        self._orphans += [v for v in node.inputs if v is not None and v is not x]
+            self.become(x, y)
+        self.orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
 
     def _replace(self, node: ir.Node, steps: Sequence[tuple[str, NDArray[Any] | None]]) -> None:
@@ -176,8 +142,8 @@ class Rewriter:
             value.type, value.shape = y.type, y.shape
             value.name = None if last else self.fresh(f"{y.name}_{op_type.lower()}")
         y.replace_all_uses_with(value, replace_graph_outputs=True)
-        self._become(value, y)
-        self._orphans += [v for v in node.inputs if v is not None and v is not x]
+        self.become(value, y)
+        self.orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
 
     def linear(self, node: ir.Node, name: str) -> None:

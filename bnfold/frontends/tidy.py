@@ -30,20 +30,30 @@ def tidy(model: ir.Model) -> bool:
     return bool(sequences)
 
 
-def settle(model: ir.Model) -> None:
-    """Clean up in place what the fold has brought together: padding before its Conv, and twins."""
-    for node in list(model.graph):
-        if node.op_type == "Pad" and node.domain in ONNX_DOMAINS:
-            _pad_in_convs(node)
+def settle(model: ir.Model) -> bool:
+    """Clean up in place what the fold has brought together: padding before its Conv, and twins.
+
+    Returns:
+        Whether there was something to clean up.
+    """
+    before = model.graph.num_nodes()
+    pads = [node for node in model.graph if node.op_type == "Pad" and node.domain in ONNX_DOMAINS]
+    moved = [_pad_in_convs(node) for node in pads]
     _merge_twins(model)
+    return any(moved) or model.graph.num_nodes() < before
 
 
-def _pad_in_convs(pad: ir.Node) -> None:
-    """A Pad with zeros becomes the padding of the Convs that read it, and goes if nothing else does."""
+def _pad_in_convs(pad: ir.Node) -> bool:
+    """A Pad with zeros becomes the padding of the Convs that read it, and goes if nothing else does.
+
+    Returns:
+        Whether a Conv reads past it now.
+    """
     x, y = pad.inputs[0], pad.outputs[0]
     zeros = _zeros_around(pad)
+    moved = False
     if zeros is None or x is None:
-        return
+        return moved
     for use in list(y.uses()):
         conv, own = use.node, use.node.attributes.get("pads")
         automatic = conv.attributes.get("auto_pad")
@@ -55,10 +65,12 @@ def _pad_in_convs(pad: ir.Node) -> None:
         conv.attributes.pop("auto_pad", None)
         conv.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(before, zeros, strict=True)])
         conv.replace_input_with(0, x)
+        moved = True
     if not y.uses() and not y.is_graph_output() and pad.graph is not None:
         operands = [value for value in pad.inputs[1:] if value is not None]
         pad.graph.remove(pad, safe=True)
         drop_unread(operands)
+    return moved
 
 
 def _zeros_around(pad: ir.Node) -> list[int] | None:

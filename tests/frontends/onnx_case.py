@@ -179,7 +179,7 @@ def fold(proto: onnx.ModelProto, *, check: bool = True) -> Folded:
     weights = {t.name for t in proto.graph.initializer} if proto.ir_version < 4 else set()
     assert [i.name for i in proto.graph.input if i.name not in weights] == [i.name for i in after.graph.input]
     _, again = fold_model(ir.from_proto(after))
-    assert again.folded == 0, f"a second fold found {[s for s in again.sites if s.status != 'kept']}"
+    assert again.folded == again.merged == 0, f"a second fold found {[s for s in again.sites if s.status != 'kept']}"
     return Folded(proto, after, plan)
 
 

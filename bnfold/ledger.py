@@ -1,0 +1,58 @@
+"""The fate of every site over several rounds: a merge may let a BatchNorm fold, a fold may let branches merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bnfold.branches import MergedSum
+from bnfold.graph import Affine, Graph, Linear
+from bnfold.plan import Plan, Site
+
+
+class Ledger:
+    """What has become of the sites of one graph so far.
+
+    Attributes:
+        order: Where each site stands in the graph as it was.
+    """
+
+    def __init__(self, norms: Sequence[str], graph: Graph) -> None:
+        self.order = {name: i for i, name in enumerate((*norms, *(op.name for op in graph.ops)))}
+        self._norms: dict[str, Site] = {}
+        self._affines: dict[str, Site] = {}
+        self._renamed: dict[str, str] = {}
+
+    def merged(self, sums: Sequence[MergedSum], graph: Graph) -> None:
+        """Note branch merges."""
+        ops = {op.name: op for op in graph.ops}
+        for merge in (merge for merged in sums for merge in merged.merges):
+            main = merge.box.main.name
+            for op in (ops[name] for name in merge.names):
+                if isinstance(op, Affine):
+                    index = self._norms if op.batch_norm else self._affines
+                    kind = "BatchNormalization" if op.batch_norm else op.kind
+                    index[op.name] = Site(op.name, kind, "merged", (main,))
+                elif isinstance(op, Linear) and op.name != main:
+                    self._renamed[op.name] = main
+
+    def folded(self, plan: Plan) -> None:
+        """Note a plan that was carried out; operators that it made itself are no sites."""
+        self._norms |= {site.name: site for site in plan.sites}
+        self._affines |= {site.name: site for site in plan.affines if site.name in self.order}
+
+    def plan(self) -> Plan:
+        """Everything, in the graph's own order, with operators by the names they have now."""
+        found = []
+        for index in (self._norms, self._affines):
+            sites = sorted(index.values(), key=lambda site: self.order[site.name])
+            found.append(tuple(replace(site, into=self._current(site.into)) for site in sites))
+        return Plan(*found)
+
+    def _current(self, names: Sequence[str]) -> tuple[str, ...]:
+        current: dict[str, None] = {}
+        for name in names:
+            while name in self._renamed:
+                name = self._renamed[name]
+            current[name] = None
+        return tuple(current)
