@@ -19,11 +19,14 @@ from bnfold.frontends.edit import Editor
 from bnfold.frontends.linear import bias_add, is_certain, stored_bias
 from bnfold.graph import Graph, Linear, Value
 
+FIRST_BROADCASTING = 7
 FIRST_WITHOUT_BIAS = 11  # the opset since which a Gemm may have none
 
 
 def merges_of(graph: ir.Graph, context: Context, read: Graph) -> tuple[MergedSum, ...]:
-    """The branch merges that an ONNX graph allows."""
+    """The branch merges that an ONNX graph allows; none where sums still broadcast along an axis of their own."""
+    if any(node.op_type in ("Add", "Sub") and (node.version or 13) < FIRST_BROADCASTING for node in graph):
+        return ()
     nodes = operators(graph, context)
     return find_merges(read, held_values(graph), lambda op: _bias(op, nodes[op.name], context))
 
