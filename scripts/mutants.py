@@ -50,6 +50,8 @@ class Mutant:
 
 PROPERTY = ("tests/test_property.py",)
 AFFINE = ("tests/test_affine.py",)
+BRANCHES = ("tests/test_branches.py",)
+ONNX_BRANCHES = ("tests/frontends/test_onnx_branches.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # affine.py: the arithmetic
@@ -222,6 +224,112 @@ MUTANTS: tuple[Mutant, ...] = (
         "elif clash:",
         "elif False:",
         PROPERTY,
+    ),
+    # taps.py, box.py, branches.py, frontends/merge.py: parallel branches
+    Mutant(
+        "a branch's offset in the box lost",
+        "bnfold/box.py",
+        "first = (self.window.pads_begin[i] - window.pads_begin[i]) // self.window.dilations[i]",
+        "first = 0",
+        BRANCHES,
+    ),
+    Mutant(
+        "a branch's dilation in the box lost",
+        "bnfold/box.py",
+        "step = max(window.dilations[i] // self.window.dilations[i], 1)",
+        "step = 1",
+        BRANCHES,
+    ),
+    Mutant(
+        "groups put into each other's place",
+        "bnfold/box.py",
+        "room[where] += own.swapaxes(0, 1)",
+        "room[where] += own.swapaxes(0, 1)[::-1]",
+        BRANCHES,
+    ),
+    Mutant(
+        "the coarsest grouping forgotten",
+        "bnfold/box.py",
+        "groups = math.gcd(*(",
+        "groups = min(*(",
+        BRANCHES,
+    ),
+    Mutant(
+        "a box that multiplies more",
+        "bnfold/box.py",
+        "return box if box.multiplies <= sum(b.multiplies for b in branches) else None",
+        "return box",
+        BRANCHES,
+    ),
+    Mutant(
+        "results of different sizes added",
+        "bnfold/box.py",
+        "if len(results) > 1 or (size is not None and min(results) < 0):",
+        "if size is not None and min(results) < 0:",
+        BRANCHES,
+    ),
+    Mutant(
+        "a branch's shift before its kernel dropped",
+        "bnfold/taps.py",
+        "response = kernel.response(stored, before[1])",
+        "response = np.zeros(kernel.out_channels)",
+        BRANCHES,
+    ),
+    Mutant(
+        "a shift let into padding",
+        "bnfold/taps.py",
+        "if not trusting and shifted.any():",
+        "if False:",
+        BRANCHES,
+    ),
+    Mutant(
+        "a shift over a sum counted for every branch",
+        "bnfold/branches.py",
+        "*(b.scaled(shiftless) for b in branches[1:])",
+        "*(b.scaled(affine) for b in branches[1:])",
+        BRANCHES,
+    ),
+    Mutant(
+        "values that something else reads merged away",
+        "bnfold/branches.py",
+        "if op is None or value in self.held or not left:",
+        "if op is None or not left:",
+        BRANCHES,
+    ),
+    Mutant(
+        "weights that overflow merged",
+        "bnfold/branches.py",
+        "if not all(np.isfinite(array.astype(np.float64)).all() for array in (weight, bias)):",
+        "if False:",
+        BRANCHES,
+    ),
+    Mutant(
+        "a merged bias dropped",
+        "bnfold/frontends/merge.py",
+        "if merge.bias.any() or",
+        "if False or",
+        ONNX_BRANCHES,
+    ),
+    Mutant(
+        "a Sub of what stays turned into an Add",
+        "bnfold/frontends/merge.py",
+        'op_type = "Add" if factor > 0 else "Sub"',
+        'op_type = "Add"',
+        ONNX_BRANCHES,
+    ),
+    Mutant(
+        "no second look for branches",
+        "bnfold/frontends/onnx.py",
+        "        if not again:\n",
+        "        if True:\n",
+        ONNX_BRANCHES,
+    ),
+    Mutant(
+        "padding of an unknown size taken at its word",
+        "bnfold/frontends/merge.py",
+        '(node.op_type == "Conv" and not is_certain(node, context))',
+        "False",
+        ONNX_BRANCHES,
     ),
     # solver.py, scales.py, shifts.py, conditioning.py: the search
     Mutant(

@@ -173,6 +173,12 @@ def test_as_many_batch_norms_vanish_as_the_theory_allows(name: str) -> None:
     assert left == KEPT[name]
 
 
+def test_every_block_of_repvgg_is_one_convolution() -> None:
+    _, after, plan = folded("repvgg")
+    assert [node.op_type for node in after.graph if node.op_type in ("Conv", "Add")] == ["Conv"] * 6
+    assert (plan.folded, plan.merged) == (0, BATCH_NORMS["repvgg"])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_stays_has_a_reason_and_what_goes_has_a_destination(name: str) -> None:
     for site in folded(name)[2].sites:

@@ -113,6 +113,14 @@ def test_repghost_beside_a_residual() -> None:
     assert "residual" in [node.name for node in folded.after.graph.node]
 
 
+def test_operands_that_stay_keep_their_signs() -> None:
+    c = Case()
+    x = start(c)
+    y = c.op("Sub", c.op("Sigmoid", x), c.conv(x, 4, 4, 3, 3, pads=[1] * 4))
+    y = c.op("Sub", c.op("Sub", y, c.op("Tanh", x)), c.bn(c.conv(x, 4, 4, 1, 1), 4))
+    merged(c, c.op("Relu", y), ops=["Relu", "Sigmoid", "Tanh", "Conv", "Add", "Sub", "Relu"])
+
+
 def test_two_heads_of_a_classifier() -> None:
     c = Case()
     x = c.op("Relu", c.input("N", 4))
