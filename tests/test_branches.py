@@ -182,6 +182,21 @@ def test_named_boxes(branches: list[Branch], kernel: int, dilation: int, groups:
     check_box(box, branches, (9,))
 
 
+def test_groups_that_do_not_nest_share_the_coarsest_grouping() -> None:
+    rng = np.random.default_rng(0)
+    window = Window((1,), (1,), (1,), (0,), (0,), (9,))
+    weights = [frozen(rng.standard_normal((12, 12 // groups, 1))) for groups in (4, 6, 4)]
+    kernels = [Kernel(lambda w=w: w, w.shape, 0, 1, 12 // w.shape[1]) for w in weights]  # type: ignore[misc]
+    branches = [Branch(op=Linear("conv", "x", "y", 1, 1, kernel, "w", window)) for kernel in kernels]
+    box = box_of(branches, 12)
+    assert box is not None
+    assert (box.groups, box.multiplies) == (2, 72)
+    x = torch.tensor(rng.standard_normal((1, 12, 9)))
+    expected = sum(slid(x, torch_of(w), window, 12 // w.shape[1]) for w in weights)
+    torch.testing.assert_close(slid(x, torch_of(box.total(branches)[0]), window, 2), expected, rtol=0, atol=1e-12)
+    assert box_of(branches[:2], 12) is None, "60 multiplications would become 72"
+
+
 @pytest.mark.parametrize(
     "branches",
     [

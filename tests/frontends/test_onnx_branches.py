@@ -287,7 +287,7 @@ def refusals() -> list[Any]:
 
     def unknown_padding(c: Case, x: str) -> tuple[str, ...]:
         settings: dict[str, Any] = {"auto_pad": "SAME_UPPER", "strides": [2, 2]}
-        return (c.op("Add", c.conv(x, 4, 4, 3, 3, **settings), c.conv(x, 4, 4, 1, 1, **settings)),)
+        return (c.op("Add", c.conv(x, 4, 4, 3, 3, **settings), c.conv(x, 4, 4, 3, 3, **settings)),)
 
     cases = [
         other_reader, output, sparse, cross, dense_and_depthwise, depthwise_and_pooled, two_tensors, bends,

@@ -21,6 +21,7 @@ class Example:
         left: BatchNorms that must stay.
         affines_left: Other constant affines that must stay (None: not asserted).
         dead: It has zero gammas, which the exhaustive search does not model.
+        merged: BatchNorms that go with a branch merge, which it does not model either.
     """
 
     name: str
@@ -28,18 +29,19 @@ class Example:
     left: int
     affines_left: int | None = None
     dead: bool = False
+    merged: int = 0
 
 
 EXAMPLES: list[Example] = []
 
 
 def _example(
-    left: int, *, affines_left: int | None = None, dead: bool = False
+    left: int, *, affines_left: int | None = None, dead: bool = False, merged: int = 0
 ) -> Callable[[Callable[[Builder], None]], Callable[[Builder], None]]:
     def register(build: Callable[[Builder], None]) -> Callable[[Builder], None]:
         builder = Builder(sum(map(ord, build.__name__)))
         build(builder)
-        EXAMPLES.append(Example(build.__name__, builder.finish(), left, affines_left, dead))
+        EXAMPLES.append(Example(build.__name__, builder.finish(), left, affines_left, dead, merged))
         return build
 
     return register
@@ -213,7 +215,7 @@ def preprocessing_unpadded_conv(b: Builder) -> None:
     b.op("relu", b.bn(b.conv(x, 4, **UNPADDED)))
 
 
-@_example(0, affines_left=0)
+@_example(0, affines_left=0, merged=1)
 def layer_scale(b: Builder) -> None:
     x = b.conv(b.input(3, 4, 4), 3)
     b.op("rigid", b.op("add", x, b.const(b.bn(b.conv(x, 3, **PADDED)), "mul", positive=False)), kind="Tanh")
@@ -229,13 +231,61 @@ def densenet(b: Builder) -> None:
     _head(b, b.concat(*features))
 
 
-@_example(0)
+@_example(0, merged=6)
 def repvgg(b: Builder) -> None:
     x = b.op("relu", b.bn(b.conv(b.input(3, 4, 4), 4, **PADDED)))
     for _ in range(2):
         branches = b.op("add", b.bn(b.conv(x, 4, bias=False, **PADDED)), b.bn(b.conv(x, 4, bias=False)))
         x = b.op("relu", b.op("add", branches, b.bn(x)))
     _head(b, x)
+
+
+@_example(0, merged=3)
+def repvgg_behind_a_sigmoid(b: Builder) -> None:
+    """Units alone cannot move the BatchNorm of the skip path."""
+    x = b.op("rigid", b.input(3, 4, 4), kind="Sigmoid")
+    sums = b.op("add", b.bn(b.conv(x, 3, bias=False, **PADDED)), b.bn(x, "mixed"))
+    b.op("rigid", b.op("add", b.bn(b.conv(x, 3), "zero"), sums), kind="Tanh")
+
+
+@_example(0, merged=4)
+def mobileone(b: Builder) -> None:
+    x = b.op("rigid", b.input(3, 4, 4), kind="Sigmoid")
+    y = b.bn(x)
+    for kernel in (PADDED, PADDED, {}):
+        y = b.op("add", y, b.bn(b.conv(x, 3, bias=False, groups=3, **kernel), "mixed"))
+    b.op("relu", y)
+
+
+@_example(0, merged=1)
+def repvit(b: Builder) -> None:
+    x = b.op("rigid", b.input(3, 4, 4), kind="Sigmoid")
+    y = b.op("add", b.bn(b.conv(x, 3, groups=3, **PADDED)), b.conv(x, 3, groups=3))
+    b.op("rigid", b.bn(b.op("add", y, x), "mixed"), kind="Tanh")
+
+
+@_example(0, affines_left=0, merged=3)
+def fastvit(b: Builder) -> None:
+    x = b.op("rigid", b.input(3, 4, 4), kind="Sigmoid")
+    mixer = b.op("add", b.bn(b.conv(x, 3, groups=3, **PADDED)), b.bn(x))
+    scaled = b.const(b.op("sub", mixer, b.bn(x)), "mul", positive=False)
+    b.op("rigid", b.op("add", x, scaled), kind="Tanh")
+
+
+@_example(0, merged=2)
+def repghost_beside_a_residual(b: Builder) -> None:
+    z = b.op("rigid", b.input(3, 4, 4), kind="Sigmoid")
+    x = b.op("relu", b.conv(z, 3))
+    y = b.op("add", b.bn(b.conv(x, 3, groups=3, **PADDED)), b.bn(x))
+    b.op("rigid", b.op("add", y, z), kind="Tanh")
+
+
+@_example(0)
+def dense_beside_depthwise(b: Builder) -> None:
+    """One kernel for both would multiply more, so they stay two."""
+    x = b.op("rigid", b.input(8, 4, 4), kind="Sigmoid")
+    wide, dense = b.bn(b.conv(x, 8, groups=8, **PADDED)), b.bn(b.conv(x, 8))
+    b.op("rigid", b.op("add", wide, dense), kind="Tanh")
 
 
 @_example(0)

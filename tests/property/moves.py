@@ -219,10 +219,41 @@ def branches(w: Walk) -> str:
     return w.b.op("add", y, z)
 
 
-OPENERS: list[Callable[[Walk], str]] = [norm, classic, branches, residual, residual]
+def parallel(w: Walk) -> str:
+    """Branches of one tensor in a tree of sums: convolutions, averages, affines, the tensor itself."""
+    x = w.image()
+    c = w.b.channels(x)
+
+    def branch() -> str:
+        form = w.choose(["conv", "conv", "depthwise", "groups", "dilated", "pool", "affine", "self"])
+        bias, size = not w.sometimes(2), w.choose([1, 3, 3])
+        pads = w.choose([(size // 2,) * 4, (size // 2,) * 4, (0, 0, size - 1, size - 1)])
+        if form == "affine":
+            return w.b.const(x, "mul") if w.sometimes(3) else norm(w, x)
+        if form == "self":
+            return x
+        if form == "pool":
+            y = w.b.pool(x, "average_pool", (3, 3), (1,) * 4, count_include_pad=True)
+        elif form == "dilated":
+            y = w.b.conv(x, c, (2, 2), (1,) * 4, dilations=(2, 2), bias=bias)
+        else:
+            groups = {"depthwise": c, "groups": 2 if c % 2 == 0 else 1}.get(form, 1)
+            source = norm(w, x) if w.sometimes(6) else x
+            y = w.b.conv(source, c, (size, size), pads, groups=groups, bias=bias)
+        return norm(w, y) if w.sometimes(2) else y
+
+    parts = [branch() for _ in range(w.choose([2, 3, 3, 4]))]
+    while len(parts) > 1:
+        y = w.b.op(w.choose(["add", "add", "sub"]), parts.pop(), parts.pop())
+        parts.append(w.b.const(y, "mul") if w.sometimes(5) else y)
+        parts = list(w.draw(st.permutations(parts)))
+    return norm(w, parts[0]) if w.sometimes(3) else parts[0]
+
+
+OPENERS: list[Callable[[Walk], str]] = [norm, classic, branches, parallel, residual, residual]
 
 MOVES: list[Callable[[Walk], str | None]] = [
-    nothing, *[norm] * 6, *[classic] * 4, *[residual] * 5, *[branches] * 2, *[conv] * 3, *[conv_transpose] * 2,
-    *[bend] * 3, *[pair] * 6, *[pool] * 4, *[concat] * 2, *[const] * 2, *[cut] * 2, *[dense] * 2,
-    flatten, *[gate] * 2, rigid, *[resample] * 3, identity, table, tokens,
+    nothing, *[norm] * 6, *[classic] * 4, *[residual] * 5, *[branches] * 2, *[parallel] * 3, *[conv] * 3,
+    *[conv_transpose] * 2, *[bend] * 3, *[pair] * 6, *[pool] * 4, *[concat] * 2, *[const] * 2, *[cut] * 2,
+    *[dense] * 2, flatten, *[gate] * 2, rigid, *[resample] * 3, identity, table, tokens,
 ]  # fmt: skip
