@@ -72,6 +72,10 @@ class Box:
         outputs, inputs = self.outputs // groups, self.channels // groups
         room = weight.reshape(self.groups, each, outputs, each, inputs, *weight.shape[2:])
         own = taps.reshape(self.groups, each, outputs, inputs, *taps.shape[2:])
+        if each == 1:
+            inside: Any = (slice(None), 0, slice(None), 0, slice(None), *self._slices(branch))
+            room[inside] += own[:, 0]
+            return
         own_group = np.arange(each)
         where: Any = (slice(None), own_group, slice(None), own_group, slice(None), *self._slices(branch))
         room[where] += own.swapaxes(0, 1)

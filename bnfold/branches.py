@@ -233,6 +233,6 @@ class Search:
             return Merge(source, box, np.zeros(0), np.zeros(0), names, like)
         dtype = box.main.kernel.weight().dtype
         weight, bias = (round_once(array, dtype) for array in box.total(branches))
-        if not all(np.isfinite(array.astype(np.float64)).all() for array in (weight, bias)):
+        if not all(np.isfinite(array).all() for array in (weight, bias)):
             return None
         return Merge(source, box, weight, bias, names, like)

@@ -123,9 +123,10 @@ class Branch:
         if isinstance(self.op, Linear):
             kernel = self.op.kernel
             stored = kernel.weight()
-            response = kernel.response(stored, before[1])
-            weight = kernel.gain * kernel.grouped(stored).astype(np.float64)
-            weight = weight * before[0].reshape(kernel.groups, 1, -1, *(1,) * dims)
+            response = kernel.response(stored, before[1]) if before[1].any() else np.zeros(kernel.out_channels)
+            weight = kernel.grouped(stored).astype(np.float64)
+            if kernel.gain != 1 or np.any(before[0] != 1):
+                weight *= kernel.gain * before[0].reshape(kernel.groups, 1, -1, *(1,) * dims)
             weight, groups = weight.reshape(-1, *weight.shape[2:]), kernel.groups
         else:
             assert self.op.window is not None
@@ -134,4 +135,5 @@ class Branch:
             weight = weight * before[0].reshape(-1, *(1,) * (dims + 1))
         bias = response if self.bias is None else response + self.bias
         scale = np.broadcast_to(self.after.scale, len(bias))
-        return weight * scale.reshape(-1, *(1,) * (dims + 1)), groups, scale * bias + self.after.shift
+        weight *= scale.reshape(-1, *(1,) * (dims + 1))
+        return weight, groups, scale * bias + self.after.shift

@@ -271,7 +271,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a branch's shift before its kernel dropped",
         "bnfold/taps.py",
-        "response = kernel.response(stored, before[1])",
+        "response = kernel.response(stored, before[1]) if before[1].any() else np.zeros(kernel.out_channels)",
         "response = np.zeros(kernel.out_channels)",
         BRANCHES,
     ),
@@ -299,7 +299,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "weights that overflow merged",
         "bnfold/branches.py",
-        "if not all(np.isfinite(array.astype(np.float64)).all() for array in (weight, bias)):",
+        "if not all(np.isfinite(array).all() for array in (weight, bias)):",
         "if False:",
         BRANCHES,
     ),
