@@ -70,7 +70,7 @@ class Merger(Editor):
         self.context = context
         self.ops = {op.name: op for op in read.ops}
         self.nodes = operators(graph, context)
-        self._weights: dict[Hashable, ir.Value] = {}
+        self._weights: dict[tuple[Hashable, ...], list[ir.Value]] = {}
         self._successors: dict[ir.Value, ir.Value] = {}  # of sums that have been merged
 
     def run(self, sums: Sequence[MergedSum]) -> None:
@@ -148,11 +148,13 @@ class Merger(Editor):
         array = merge.weight
         if merge.box.window is None and kernel.out_axis == 1:
             array = array.T
-        linears = (op.weight for name in merge.names if isinstance(op := self.ops[name], Linear))
-        key = (*linears, array.shape, array.tobytes())
-        if key not in self._weights:
-            self._weights[key] = self.constant(array, stored.dtype, f"{stored.name}_merged")
-        return self._weights[key]
+        linears = tuple(op.weight for name in merge.names if isinstance(op := self.ops[name], Linear))
+        made = self._weights.setdefault(linears, [])
+        for value in made:
+            if value.const_value is not None and np.array_equal(value.const_value.numpy(), array):
+                return value
+        made.append(self.constant(array, stored.dtype, f"{stored.name}_merged"))
+        return made[-1]
 
     def _insert(
         self,
