@@ -103,7 +103,8 @@ def _pad(step: Step, x: Array) -> Array:
 def _rigid(step: Step, x: Array) -> Array:
     kind = step.attrs["kind"]
     if kind == "Sigmoid":
-        return 1.0 / (1.0 + np.exp(-x))
+        with np.errstate(over="ignore"):  # 1 / inf is the 0 it should be
+            return 1.0 / (1.0 + np.exp(-x))
     if kind == "Tanh":
         return np.tanh(x)
     if kind == "Softplus":
