@@ -320,8 +320,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no second look for branches",
         "bnfold/frontends/onnx.py",
-        "        if not again:\n",
-        "        if True:\n",
+        "again = may_merge(reading.graph, held_values(graph), folding.solution.removed)",
+        "again = False",
         ONNX_BRANCHES,
     ),
     Mutant(
@@ -469,8 +469,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "count_include_pad ignored",
         "bnfold/frontends/readers.py",
-        'counted = bool(attr(node, "count_include_pad", 0)) and (',
-        "counted = False and (",
+        "counted = counts and (pads or ceils)",
+        "counted = False",
         PROPERTY,
     ),
     Mutant(

@@ -154,31 +154,30 @@ def carry_out(prepared: Prepared) -> Plan:
 
 def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger]) -> None:
     """Merge branches, then fold; again where the one made room for the other."""
-    unsolved = graph not in ledgers
-    while True:
+    unsolved, again = graph not in ledgers, True
+    while again:
         nodes = list(graph)
         reading = read_graph(graph, prepared.labels, prepared.names)
         ledger = ledgers.setdefault(graph, Ledger(reading.order, reading.graph))
         sums = merges_of(graph, reading.context, reading.graph)
+        if not sums and not unsolved:
+            return
         if sums:
             Merger(graph, reading.context, reading.graph).run(sums)
             ledger.merged(sums, reading.graph)
             unsolved = True
-        elif unsolved:
+        else:
             folding = make_plan(reading.graph, reading.context.kept, reading.order)
             ledger.folded(folding.plan)
-            unsolved = False
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
             rewrite_graph(graph, folding, reading.context, reading.graph)
-            if not again:
-                return
-        else:
-            return
+            unsolved = False
         for node in nodes:
             if node.graph is None:
                 prepared.labels.pop(node, None)
-        complete_shapes(prepared.model)
         _label(prepared.model, prepared.labels)
+        if again:
+            complete_shapes(prepared.model)
 
 
 def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:

@@ -391,3 +391,14 @@ def test_sums_of_old_operator_sets_are_left_alone() -> None:
     y = c.op("Add", c.conv(x, 4, 4, 3, 3, pads=[1] * 4), c.conv(x, 4, 4, 1, 1))
     folded = fold(c.model(c.op("Relu", c.bn(y, 4, is_test=1))), check=False)
     assert folded.ops().count("Add") == 1
+
+
+def test_operators_that_a_fold_made_are_read_again() -> None:
+    """A Mul is made for a BatchNorm's scale, and a Pad moves into its Conv, after which the graph is read once more."""
+    c = Case()
+    x = start(c)
+    y = c.op("Mul", c.bn(x, 4), c.draw(4, 1, 1))
+    z = c.conv(c.op("Pad", c.op("Sigmoid", x), c.ints(0, 0, 1, 1, 0, 0, 1, 1)), 4, 4, 3, 3)
+    folded = fold(c.model(y, z))
+    assert "Pad" not in folded.ops()
+    same_function(folded)
