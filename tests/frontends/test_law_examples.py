@@ -126,7 +126,7 @@ def two_inputs_to_one_maximum(c: Case) -> str:
 
 def batch_norm_of_a_sum_with_the_input(c: Case) -> str:
     x = image(c)
-    return c.bn(c.op("Add", c.conv(x, 4, 4, 1, 1), x), 4)
+    return c.bn(c.op("Add", c.conv(c.op("Relu", x), 4, 4, 1, 1), x), 4)
 
 
 def shift_of_one_operand(c: Case) -> str:
@@ -287,7 +287,7 @@ EXAMPLES = {
     "a sum has the scale of its operands": Example(
         g.Add,
         rigid,
-        lambda c: c.bn(c.op("Add", c.conv(x := image(c), 4, 4, 1, 1), c.conv(x, 4, 4, 1, 1)), 4),
+        lambda c: c.bn(c.op("Add", c.conv(x := image(c), 4, 4, 1, 1), c.conv(c.op("Relu", x), 4, 4, 1, 1)), 4),
         forgetting("ties"),
         batch_norm_of_a_sum_with_the_input,
     ),
