@@ -6,12 +6,13 @@ This runs the user's own code, named on the command line; nothing here is taken 
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMS = "Write it as pkg.mod:factory, path/file.py:factory, timm:NAME or torchvision:NAME."
+OFFERED = 12  # names that a hint lists
 
 
 def build(arch: str, arguments: Mapping[str, str] | None = None) -> torch.nn.Module:
@@ -103,7 +105,7 @@ def _factory(where: str, name: str, arch: str) -> Any:
             names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
             raise UsageError(
                 f"--arch {arch}: {where} has no {name!r}",
-                f"It defines {', '.join(sorted(names)[:12]) or 'nothing that can be called'}.",
+                f"It defines {', '.join(nearest(part, names)) or 'nothing that can be called'}.",
             )
         found = getattr(found, part)
     return found
@@ -170,7 +172,26 @@ def _from_library(library: str, name: str, arch: str, keywords: Mapping[str, obj
             return module.create_model(name, pretrained=False, **keywords)
         return module.get_model(name, weights=None, **keywords)
     except Exception as error:
+        names = _names_in(module)
+        if names and name.lower().partition(".")[0] not in names:  # timm's names may carry a tag: resnet50.a1_in1k
+            raise UsageError(
+                f"--arch {arch}: {library} has no {name!r}", f"It has {', '.join(nearest(name, names))}."
+            ) from error
         raise _failed(arch, "calling it", error) from error
+
+
+def _names_in(library: ModuleType) -> list[str]:
+    """The names of the networks a library builds, as far as it says."""
+    try:
+        return [str(name) for name in library.list_models()]
+    except Exception:  # an older version without the list; what it raised for the name is said then
+        return []
+
+
+def nearest(name: str, names: Sequence[str]) -> list[str]:
+    """What somebody who wrote a name that does not exist may have meant: the most alike first, then by alphabet."""
+    close = difflib.get_close_matches(name, names, n=OFFERED // 2)
+    return [*close, *sorted(set(names) - set(close))][:OFFERED]
 
 
 def _failed(arch: str, doing: str, error: BaseException) -> BnfoldError:

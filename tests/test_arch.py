@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from bnfold.arch import build, parse_arch_args
+from bnfold.arch import build, nearest, parse_arch_args
 from bnfold.errors import UsageError
 
 SOURCE = """
@@ -129,7 +129,7 @@ def test_no_such_file(here: Path) -> None:
 def test_no_such_attribute(here: Path) -> None:
     assert refusal("arch_code.py:nets") == (
         "error[USAGE]: --arch arch_code.py:nets: arch_code.py has no 'nets'\n"
-        "It defines Config, Family, Net, broken, dataclass, instance, leaving, net."
+        "It defines net, Config, Family, Net, broken, dataclass, instance, leaving."
     )
 
 
@@ -188,6 +188,55 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, librar
     assert refusal(f"{library}:resnet18") == (
         f"error[USAGE]: --arch {library}:resnet18 needs {library}, which is not installed\npip install {library}"
     )
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """Modules in the place of timm and torchvision that know three networks."""
+    known = ["resnet18", "resnet34", "alexnet"]
+
+    def maker(name: str, **arguments: object) -> torch.nn.Module:
+        if name.partition(".")[0] not in known:
+            raise RuntimeError(f"Unknown model ({name})")
+        if "depth" in arguments:
+            raise TypeError("unexpected keyword argument 'depth'")
+        return torch.nn.Linear(1, 1)
+
+    timm, torchvision, models = ModuleType("timm"), ModuleType("torchvision"), ModuleType("torchvision.models")
+    timm.create_model, models.get_model, torchvision.models = maker, maker, models
+    timm.list_models = models.list_models = lambda: known
+    for module in (timm, torchvision, models):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return {"timm": timm, "torchvision": models}
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_misspelt_network_is_answered_with_the_nearest_names(libraries: dict[str, ModuleType], library: str) -> None:
+    assert refusal(f"{library}:resnet81") == (
+        f"error[USAGE]: --arch {library}:resnet81: {library} has no 'resnet81'\nIt has resnet18, resnet34, alexnet."
+    )
+
+
+def test_a_library_that_does_not_list_its_networks_is_quoted(libraries: dict[str, ModuleType]) -> None:
+    del libraries["timm"].list_models
+    assert refusal("timm:resnet81") == (
+        "error[USAGE]: --arch timm:resnet81: calling it raised RuntimeError: Unknown model (resnet81)\n"
+        "Make that code work on its own first; pass what it needs by --arch-arg key=value."
+    )
+
+
+def test_a_known_network_with_a_wrong_argument_is_no_misspelling(libraries: dict[str, ModuleType]) -> None:
+    assert isinstance(build("timm:resnet18.a1_in1k"), torch.nn.Linear)
+    assert "calling it raised TypeError: unexpected keyword argument 'depth'" in refusal("timm:resnet18.a1", depth="3")
+
+
+def test_the_nearest_names_come_first_then_the_alphabet() -> None:
+    names = [f"net{letter}" for letter in "zyxwvutsrqponmlkjihg"]
+    found = nearest("netz", names)
+    assert found[0] == "netz"
+    assert len(found) == 12
+    assert found[6:] == sorted(set(names) - set(found[:6]))[:6]
+    assert nearest("quite different", ["b", "a"]) == ["a", "b"]
 
 
 def test_timm_and_torchvision_build_without_downloading_weights(monkeypatch: pytest.MonkeyPatch) -> None:
