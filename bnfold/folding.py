@@ -22,12 +22,14 @@ class Folded:
     plan: Plan
 
 
-def fold(model: Any, example_inputs: Any = None) -> Folded:
+def fold(model: Any, example_inputs: Any = None, *, duplicate: str = "auto") -> Folded:
     """Remove every BatchNorm that can be removed by rewriting weights. The argument is not changed.
 
     Args:
         model: `onnx.ModelProto` or `onnx_ir.Model`.
         example_inputs: Not needed for ONNX.
+        duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms: `"never"`,
+            `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
 
     Returns:
         The new model, of the same kind, and the plan.
@@ -42,11 +44,11 @@ def fold(model: Any, example_inputs: Any = None) -> Folded:
     from bnfold.frontends.onnx import fold_model, without_pauses
 
     if isinstance(model, ir.Model):
-        folded, plan = fold_model(model)
+        folded, plan = fold_model(model, duplicate=duplicate)
         return Folded(folded, plan)
     if isinstance(model, onnx.ModelProto):
         with without_pauses():
-            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False)
+            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False, duplicate=duplicate)
             return Folded(ir.serde.serialize_model(folded), plan)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):

@@ -15,10 +15,12 @@ class Ledger:
 
     Attributes:
         order: Where each site stands in the graph as it was.
+        growth: Bytes that copies of shared weights have added.
     """
 
     def __init__(self, norms: Sequence[str], graph: Graph) -> None:
         self.order = {name: i for i, name in enumerate((*norms, *(op.name for op in graph.ops)))}
+        self.growth = 0
         self._norms: dict[str, Site] = {}
         self._affines: dict[str, Site] = {}
         self._renamed: dict[str, str] = {}
@@ -38,6 +40,7 @@ class Ledger:
 
     def folded(self, plan: Plan) -> None:
         """Note a plan that was carried out; operators that it made itself are no sites."""
+        self.growth += plan.growth
         self._norms |= {site.name: site for site in plan.sites}
         self._affines |= {site.name: site for site in plan.affines if site.name in self.order}
 
@@ -46,8 +49,11 @@ class Ledger:
         found = []
         for index in (self._norms, self._affines):
             sites = sorted(index.values(), key=lambda site: self.order[site.name])
-            found.append(tuple(replace(site, into=self._current(site.into)) for site in sites))
-        return Plan(*found)
+            found.append(tuple(self._renewed(site) for site in sites))
+        return Plan(*found, growth=self.growth)
+
+    def _renewed(self, site: Site) -> Site:
+        return replace(site, into=self._current(site.into), copies=self._current(site.copies))
 
     def _current(self, names: Sequence[str]) -> tuple[str, ...]:
         current: dict[str, None] = {}

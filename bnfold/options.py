@@ -13,6 +13,7 @@ import typer
 
 LEVELS = ("full", "quick", "off")
 EXTERNAL_DATA = ("auto", "always", "never")
+DUPLICATE = ("never", "auto", "always")
 RUNTIMES = ("ort", "ort-as-written")
 ALL_RUNTIMES = ",".join(RUNTIMES)
 MIN_TIME_S = 2.0
@@ -87,6 +88,16 @@ Opset = Annotated[
 Seed = Annotated[int, option("--seed", metavar="N", text="Of the drawn inputs.")]
 TrustPickle = Annotated[
     bool, option("--trust-pickle", text="Run the code a file may hold. Only for files you would run as programs.")
+]
+Duplicate = Annotated[
+    str,
+    option(
+        "--duplicate",
+        metavar="WHEN",
+        text=f"Copy a weight that operators share where that removes BatchNorms: {', '.join(DUPLICATE)}; auto: while "
+        "the weights grow by at most 5 % or 1 MB.",
+        choices=DUPLICATE,
+    ),
 ]
 Rtol = Annotated[
     float | None,

@@ -15,6 +15,7 @@ from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.compare import check_tolerance
 from bnfold.report import FileInfo, Report, stored_bytes
 from bnfold.runners import RUNTIMES, as_ir, count_operators
+from bnfold.sharing import budget_bytes
 from bnfold.specs import DynamicDim, InputSpec
 from bnfold.stages import (
     Data,
@@ -29,6 +30,7 @@ from bnfold.stages import (
     report_on_files,
     timed,
     verified,
+    with_copies_noted,
 )
 
 
@@ -44,6 +46,7 @@ def convert(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    duplicate: str = "auto",
     external_data: str = "auto",
     force: bool = False,
     verify: str = "full",
@@ -69,6 +72,8 @@ def convert(
         opset: The ONNX opset; None takes torch's default.
         seed: Of the drawn inputs.
         trust_pickle: Whether code in the file may run.
+        duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms: `"never"`,
+            `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
         external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
         force: Whether an existing output may be replaced.
         verify: `"full"`, `"quick"` or `"off"`; the report says which level was reached.
@@ -95,6 +100,7 @@ def convert(
     options = TimingOptions(runtimes, threads, min_time)
     target = default_output(model) if output is None else Path(output)
     check_level(verify)
+    budget_bytes(duplicate, 0)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time)
@@ -106,7 +112,8 @@ def convert(
     tell("folding", None)
     from bnfold.frontends.onnx import fold_model
 
-    folded, plan = fold_model(unfolded)
+    folded, plan = fold_model(unfolded, duplicate=duplicate)
+    report = with_copies_noted(report, plan)
     tell("writing", None)
     with staged(folded, target, external_data=external_data, force=force) as written:
         report = replace(
@@ -139,6 +146,7 @@ def inspect(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    duplicate: str = "auto",
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -148,14 +156,15 @@ def inspect(
     """
     tell = progress or _silent
     given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
+    budget_bytes(duplicate, 0)
     unfolded, report = open_model(
         "inspect", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
     )
     tell("planning", None)
     from bnfold.frontends.onnx import plan_model
 
-    report = replace(report, plan=plan_model(unfolded))
-    return judged(report, given)
+    plan = plan_model(unfolded, duplicate=duplicate)
+    return judged(replace(with_copies_noted(report, plan), plan=plan), given)
 
 
 def verify(

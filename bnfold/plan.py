@@ -11,6 +11,7 @@ from bnfold.economy import settle
 from bnfold.graph import Affine, Graph
 from bnfold.laws import read_laws
 from bnfold.reasons import Reason
+from bnfold.sharing import Allowance, Decision, copied, total_growth, with_copies
 from bnfold.solver import Solution, Solver
 from bnfold.system import System
 
@@ -25,6 +26,7 @@ class Site:
         status: `"folded"` (its units were absorbed), `"merged"` (it went with a branch merge) or `"kept"`.
         into: Names of the operators whose weights changed because of it.
         reason: Why it was kept; None when it was not.
+        copies: Those of `into` that got a copy of a weight they shared, since its other readers need it in other units.
     """
 
     name: str
@@ -32,11 +34,20 @@ class Site:
     status: str
     into: tuple[str, ...] = ()
     reason: Reason | None = None
+    copies: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The site as it stands in `--json`."""
+        """The site as it stands in `--json`; `copies` only where there are any."""
         reason = None if self.reason is None else {"code": self.reason.code, "text": self.reason.text}
-        return {"name": self.name, "op": self.op, "status": self.status, "into": list(self.into), "reason": reason}
+        copies = {"copies": list(self.copies)} if self.copies else {}
+        return {
+            "name": self.name,
+            "op": self.op,
+            "status": self.status,
+            "into": list(self.into),
+            "reason": reason,
+            **copies,
+        }
 
 
 @dataclass(frozen=True)
@@ -46,10 +57,12 @@ class Plan:
     Attributes:
         sites: The BatchNormalization call sites.
         affines: The other per-channel affines (Mul, Add, Sub, Div by constants).
+        growth: Bytes that copies of shared weights add to the file.
     """
 
     sites: tuple[Site, ...]
     affines: tuple[Site, ...] = ()
+    growth: int = 0
 
     @property
     def batch_norms(self) -> int:
@@ -92,36 +105,39 @@ class Folding:
 
     Attributes:
         plan: What the user is told.
+        graph: What was solved: the graph that was read, or one in which operators have copies of shared weights.
         system: The cells behind every operator's channels.
         solution: The unit of every cell.
     """
 
     plan: Plan
+    graph: Graph
     system: System
     solution: Solution
 
 
-def make_plan(graph: Graph, kept: Mapping[str, Reason] | None = None, order: Sequence[str] = ()) -> Folding:
+def make_plan(
+    graph: Graph,
+    kept: Mapping[str, Reason] | None = None,
+    order: Sequence[str] = (),
+    allowance: Allowance | None = None,
+) -> Folding:
     """Decide what becomes of every affine of a graph.
 
     Args:
         graph: The model as the solver sees it.
         kept: BatchNorms that are no constant affine (training mode, computed parameters), with the reason.
         order: Names of all sites in the model's own order; sites that it does not name come last.
+        allowance: What copies of shared weights may cost; None makes none.
 
     Returns:
         The plan and the units. No weight has been computed yet.
     """
-    system = read_laws(graph)
-    solver = Solver(system)
-    excluded: dict[str, Reason] = {
-        op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
-    }
-    solution = solver.solve(excluded)
-    while (worst := worst_site(system, solution, graph)) is not None:
-        excluded[worst[0]] = worst[1]
-        solution = solver.solve(excluded)
-    solution = settle(graph, system, solver, solution, excluded)
+    decision = decide(graph)
+    if allowance is not None:
+        decision = with_copies(decision, allowance, decide)
+    graph, system, solution = decision.graph, decision.system, decision.solution
+    own = copied(decision)
     into = _absorbers(system, solution)
     norms = [Site(name, "BatchNormalization", "kept", (), reason) for name, reason in (kept or {}).items()]
     others = []
@@ -133,12 +149,29 @@ def make_plan(graph: Graph, kept: Mapping[str, Reason] | None = None, order: Seq
             continue  # varies by position: an offset, not a per-channel affine
         if op.batch_norm:
             status = "kept" if reason is not None else "folded"
-            norms.append(Site(op.name, "BatchNormalization", status, into.get(op.name, ()), reason))
+            changed = into.get(op.name, ())
+            copies = tuple(name for name in changed if name in own)
+            norms.append(Site(op.name, "BatchNormalization", status, changed, reason, copies))
         else:
             others.append(Site(op.name, op.kind, "kept" if reason else "folded", into.get(op.name, ()), reason))
     rank = {name: i for i, name in enumerate(order)}
     norms.sort(key=lambda site: rank.get(site.name, len(rank)))
-    return Folding(Plan(tuple(norms), tuple(others)), system, solution)
+    grown = 0 if allowance is None else total_growth(decision, allowance)
+    return Folding(Plan(tuple(norms), tuple(others), grown), graph, system, solution)
+
+
+def decide(graph: Graph) -> Decision:
+    """The units of a graph: solved, without what would cost precision, and without what gains nothing."""
+    system = read_laws(graph)
+    solver = Solver(system)
+    excluded: dict[str, Reason] = {
+        op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
+    }
+    solution = solver.solve(excluded)
+    while (worst := worst_site(system, solution, graph)) is not None:
+        excluded[worst[0]] = worst[1]
+        solution = solver.solve(excluded)
+    return Decision(graph, system, settle(graph, system, solver, solution, excluded))
 
 
 def _absorbers(system: System, solution: Solution) -> dict[str, tuple[str, ...]]:

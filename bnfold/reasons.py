@@ -72,7 +72,7 @@ class Reason(Enum):
     SHARED_WEIGHT = (
         "SHARED-WEIGHT",
         "the weight that would absorb it is used elsewhere in other units",
-        "Give each use its own copy of the weight.",
+        "Pass --duplicate always: each use gets its own copy of the weight, and the file grows.",
     )
     IO = (
         "IO",

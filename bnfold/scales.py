@@ -89,7 +89,8 @@ class Scales:
         wanted = scale if ratio is None else scale / ratio
         state = self.classes[root]
         if state.absolute is not None:
-            return None if _agree(state.absolute, wanted) else Reason.SHARED_UNIT
+            clash = Reason.SHARED_WEIGHT if state.shared else Reason.SHARED_UNIT
+            return None if _agree(state.absolute, wanted) else clash
         if state.sunk or (state.made and not every(wanted)):
             return Reason.ZERO_GAMMA
         if state.sign is not None and some(wanted * state.sign < 0):

@@ -15,6 +15,7 @@ from bnfold.bench import bench as bench_models
 from bnfold.conditions import Condition, failures, parse_condition
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.feeds import load_input_data
+from bnfold.plan import Plan
 from bnfold.report import FileInfo, Report, stored_bytes
 from bnfold.runners import as_ir, count_operators
 from bnfold.specs import DynamicDim, InputSpec, parse_dynamic, parse_input
@@ -185,6 +186,19 @@ def timed(
 def judged(report: Report, given: Given) -> Report:
     """The report with what it fails of the caller's conditions."""
     return replace(report, failures=failures(given.conditions, report))
+
+
+def with_copies_noted(report: Report, plan: Plan) -> Report:
+    """The report with a note on the copies of shared weights, if there are any."""
+    operators = {name for site in plan.sites for name in site.copies}
+    if not operators:
+        return report
+    who = "1 operator got a weight" if len(operators) == 1 else f"{len(operators)} operators got weights"
+    size = f"{plan.growth / 1e6:.1f} MB" if plan.growth >= 1e5 else f"{plan.growth:,} bytes"
+    note = f"{who} of their own instead of a shared one, {size} more in all (--duplicate never: none)"
+    return replace(
+        report, notes=(*report.notes, note.replace("of their own", "of its own") if len(operators) == 1 else note)
+    )
 
 
 def check_level(level: str) -> None:

@@ -41,6 +41,7 @@ from bnfold.graph import Graph, Op, Rigid, Shape
 from bnfold.ledger import Ledger
 from bnfold.plan import Plan, Site, make_plan
 from bnfold.reasons import Reason
+from bnfold.sharing import Allowance, budget_bytes
 
 SHAPE_ONLY = ("Shape", "Size")
 
@@ -60,24 +61,25 @@ class Reading:
     order: tuple[str, ...]
 
 
-def fold_model(model: ir.Model, *, copy: bool = True) -> tuple[ir.Model, Plan]:
+def fold_model(model: ir.Model, *, copy: bool = True, duplicate: str = "auto") -> tuple[ir.Model, Plan]:
     """Remove every BatchNorm that a change of units can remove.
 
     Args:
         model: Any ONNX model.
         copy: Whether to leave `model` as it is; a caller that does not need it any more saves time without.
+        duplicate: `"never"`, `"auto"` or `"always"`: whether operators that share a weight may get copies of it.
 
     Returns:
         A new model with the same inputs, outputs and function, and the plan that was carried out.
     """
     with without_pauses():
         prepared = prepare(model.clone() if copy else model)
-        return prepared.model, carry_out(prepared)
+        return prepared.model, carry_out(prepared, duplicate)
 
 
-def plan_model(model: ir.Model) -> Plan:
+def plan_model(model: ir.Model, *, duplicate: str = "auto") -> Plan:
     """What `fold_model` would do, to a copy."""
-    return fold_model(model)[1]
+    return fold_model(model, duplicate=duplicate)[1]
 
 
 @contextmanager
@@ -111,7 +113,7 @@ class Prepared:
     def joined(self, plans: list[Plan]) -> Plan:
         """One plan for all graphs of the model."""
         sites = (*self.constant_norms, *(s for p in plans for s in p.sites))
-        return Plan(sites, tuple(s for p in plans for s in p.affines))
+        return Plan(sites, tuple(s for p in plans for s in p.affines), sum(p.growth for p in plans))
 
 
 def prepare(model: ir.Model) -> Prepared:
@@ -139,20 +141,21 @@ def prepare(model: ir.Model) -> Prepared:
     return Prepared(model, labels, names, gone)
 
 
-def carry_out(prepared: Prepared) -> Plan:
+def carry_out(prepared: Prepared, duplicate: str) -> Plan:
     """Merge and fold every graph of a model in place, until there is nothing left to do."""
     model = prepared.model
     graphs = graphs_within(model.graph)
+    budget = budget_bytes(duplicate, sum(_nbytes(v) for graph in graphs for v in graph.initializers.values()))
     ledgers: dict[ir.Graph, Ledger] = {}
     for graph in graphs:
-        _fold_graph(graph, prepared, ledgers)
+        _fold_graph(graph, prepared, ledgers, budget)
     while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
         for graph in graphs:
-            _fold_graph(graph, prepared, ledgers)
+            _fold_graph(graph, prepared, ledgers, budget)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
 
-def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger]) -> None:
+def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger], budget: float) -> None:
     """Merge branches, then fold; again where the one made room for the other."""
     unsolved, again = graph not in ledgers, True
     while again:
@@ -167,10 +170,11 @@ def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Led
             ledger.merged(sums, reading.graph)
             unsolved = True
         else:
-            folding = make_plan(reading.graph, reading.context.kept, reading.order)
+            left = budget - sum(other.growth for other in ledgers.values())
+            folding = make_plan(reading.graph, reading.context.kept, reading.order, Allowance(_nbytes, left))
             ledger.folded(folding.plan)
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
-            rewrite_graph(graph, folding, reading.context, reading.graph)
+            rewrite_graph(graph, folding, reading.context, folding.graph)
             unsolved = False
         for node in nodes:
             if node.graph is None:
@@ -178,6 +182,12 @@ def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Led
         _label(prepared.model, prepared.labels)
         if again:
             complete_shapes(prepared.model)
+
+
+def _nbytes(stored: object) -> int:
+    """The size of a stored weight."""
+    tensor = stored.const_value if isinstance(stored, ir.Value) else None
+    return 0 if tensor is None else tensor.nbytes
 
 
 def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:

@@ -18,9 +18,10 @@ from bnfold.economy import between_units
 from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
 from bnfold.frontends.edit import Editor
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
-from bnfold.graph import Graph, Linear, Op
+from bnfold.graph import Graph, Linear, Op, Recurrent
 from bnfold.layout import Axis, Cells
 from bnfold.plan import Folding
+from bnfold.sharing import Own, Version, version
 from bnfold.system import Candidate
 
 
@@ -46,6 +47,7 @@ class Rewriter(Editor):
         self.ops: dict[str, Op] = {op.name: op for op in read.ops}
         self.candidates: dict[str, Candidate] = {c.op.name: c for c in folding.system.candidates}
         self._done: set[ir.Value] = set()  # shared weights that have been rewritten already
+        self._versions: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}  # copies of shared weights
 
     def run(self) -> None:
         """Rewrite every operator whose units changed, then take out what vanished."""
@@ -96,6 +98,20 @@ class Rewriter(Editor):
             self.set_weight(held, round_once(array, held.const_value.dtype.numpy()))
         else:
             self.set_input(node, index, self.constant(array, held.dtype, f"{held.name}_folded"))
+
+    def store_weight(
+        self, node: ir.Node, index: int, op: Linear | Recurrent, array: NDArray[Any], unit: Version
+    ) -> None:
+        """Put new numbers behind an operator's weight: for all that share it, or for the one that has a copy."""
+        stored = node.inputs[index]
+        assert stored is not None
+        if not isinstance(op.weight, Own):
+            self.set_weight(stored, array)
+            return
+        key = (stored, *unit)
+        if key not in self._versions:
+            self._versions[key] = self.constant(array, stored.dtype, f"{stored.name}_folded")
+        self.set_input(node, index, self._versions[key])
 
     def insert_after(self, node: ir.Node, op_type: str, operands: Sequence[ir.Value]) -> ir.Node:
         """Put `op(·, *operands)` behind a node; its result takes the name and the readers of the node's."""
@@ -156,7 +172,7 @@ class Rewriter(Editor):
         stored = node.inputs[1]
         assert stored is not None
         before = stored_bias(node, self.context)
-        bias = self._rewrite_weight(op, stored, before, units)
+        bias = self._rewrite_weight(node, 1, op, before, units)
         same = not bias.any() if before is None else np.array_equal(np.broadcast_to(before, bias.shape), bias)
         if same:
             return
@@ -168,11 +184,13 @@ class Rewriter(Editor):
         else:
             self.renew(node, 2, held, bias)
 
-    def _rewrite_weight(self, op: Linear, stored: ir.Value, bias: Array | None, units: tuple[Unit, Unit]) -> Array:
+    def _rewrite_weight(
+        self, node: ir.Node, index: int, op: Linear, bias: Array | None, units: tuple[Unit, Unit]
+    ) -> Array:
         """Store the new weight where it differs; return the new bias."""
         weight, shift = rewrite(op.kernel, bias, *units)
         if weight is not op.kernel.weight():
-            self.set_weight(stored, weight)
+            self.store_weight(node, index, op, weight, version(*units))
         return shift
 
     def matmul(self, node: ir.Node, name: str) -> None:
@@ -180,12 +198,13 @@ class Rewriter(Editor):
         units, op = self.units(name), self.ops.get(name)
         if units is None or not isinstance(op, Linear):
             return
-        stored = op.weight
+        index = 0 if self.context.is_const(node.inputs[0]) else 1
+        stored = node.inputs[index]
         rank = self.context.rank(node.outputs[0])
-        assert isinstance(stored, ir.Value)
+        assert stored is not None
         assert rank is not None
         found = bias_add(node, self.context, op.y_axis, op.kernel.out_channels) if op.has_bias else None
-        bias = self._rewrite_weight(op, stored, None if found is None else found.array, units)
+        bias = self._rewrite_weight(node, index, op, None if found is None else found.array, units)
         shaped = bias.reshape((-1,) + (1,) * (rank - 1 - op.y_axis))
         if found is None and bias.any():
             self.insert_after(node, "Add", [self.constant(shaped, stored.dtype, f"{stored.name}_bias")])
@@ -281,15 +300,17 @@ class Rewriter(Editor):
 
     def recurrent(self, node: ir.Node, name: str) -> None:
         """LSTM, GRU, RNN: input weight `[directions, gates·hidden, input]` and the input half of the bias."""
-        view = self.system.views.get(name)
-        if view is None or not self.changed(view[0]):
+        view, op = self.system.views.get(name), self.ops.get(name)
+        if view is None or not isinstance(op, Recurrent) or not self.changed(view[0]):
             return
         reader, stored = self.solution.unit(view[0]), node.inputs[1]
         array = self.context.const(stored)
         assert array is not None
         assert stored is not None
         wide = array.astype(np.float64)
-        self.set_weight(stored, round_once(wide * reader.scale, array.dtype))
+        if np.any(reader.scale != 1):
+            writer = self.solution.unit(view[1])
+            self.store_weight(node, 1, op, round_once(wide * reader.scale, array.dtype), version(reader, writer))
         response = wide @ reader.shift
         if not response.any():
             return

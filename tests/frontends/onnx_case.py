@@ -164,12 +164,12 @@ class Folded:
         return [site.into for site in self.plan.sites]
 
 
-def fold(proto: onnx.ModelProto, *, check: bool = True) -> Folded:
+def fold(proto: onnx.ModelProto, *, check: bool = True, duplicate: str = "auto") -> Folded:
     """Fold a model, and check what holds for every fold: the argument stays, a second fold finds nothing."""
     original = ir.from_proto(proto)
     written = ir.to_proto(original).SerializeToString(deterministic=True)
-    planned = plan_model(original)
-    model, plan = fold_model(original)
+    planned = plan_model(original, duplicate=duplicate)
+    model, plan = fold_model(original, duplicate=duplicate)
     assert ir.to_proto(original).SerializeToString(deterministic=True) == written, "the argument was changed"
     assert planned == plan, "the plan alone and the fold's plan differ"
     after = ir.to_proto(model)
@@ -178,7 +178,7 @@ def fold(proto: onnx.ModelProto, *, check: bool = True) -> Folded:
     assert [i.name for i in proto.graph.output] == [i.name for i in after.graph.output]
     weights = {t.name for t in proto.graph.initializer} if proto.ir_version < 4 else set()
     assert [i.name for i in proto.graph.input if i.name not in weights] == [i.name for i in after.graph.input]
-    _, again = fold_model(ir.from_proto(after))
+    _, again = fold_model(ir.from_proto(after), duplicate=duplicate)
     assert again.folded == again.merged == 0, f"a second fold found {[s for s in again.sites if s.status != 'kept']}"
     return Folded(proto, after, plan)
 
@@ -194,6 +194,7 @@ def check(
     ort: bool = False,
     sizes: Sequence[Mapping[str, int]] = SIZES,
     values: Mapping[str, Any] | None = None,
+    duplicate: str = "auto",
 ) -> Folded:
     """Fold a model; exactly the BatchNorms with these reason codes stay, and the function is the same.
 
@@ -203,8 +204,9 @@ def check(
         ort: Whether to run it on onnxruntime in the model's own dtype, where ONNX's reference is slow or wrong.
         sizes: Sizes of the named dimensions, one mapping per run.
         values: Inputs that are not to be drawn.
+        duplicate: Whether shared weights may be copied.
     """
-    folded = fold(proto)
+    folded = fold(proto, duplicate=duplicate)
     assert codes(folded.plan) == kept, [(s.name, s.status, s.reason) for s in folded.plan.sites]
     same_function(folded, ort=ort, sizes=sizes, values=values)
     return folded
