@@ -6,7 +6,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from bnfold.specs import written
 Array = NDArray[Any]
 
 LARGEST_DRAWN_VALUES = 2**31
+USUAL = "x"  # what data sets call the array that goes in, beside `y`
 
 
 def draw(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> Array:
@@ -80,3 +81,22 @@ def load_input_data(path: str | os.PathLike[str]) -> dict[str, Array] | Array:
     if not all(isinstance(array, np.ndarray) for array in arrays.values()) or not arrays:
         raise UnreadableError(f"{name} is a zip file without arrays", "Write it with numpy.savez.")
     return arrays
+
+
+def for_the_only_input(data: Mapping[str, Array], names: Sequence[str]) -> tuple[Mapping[str, Array], str]:
+    """Data under the name of a model's input, where there is one input and no doubt which array is meant for it.
+
+    Args:
+        data: Arrays by the names they have in a file.
+        names: The model's inputs.
+
+    Returns:
+        The only array, or the one called `x`, under the input's name, and a note that says so; the data as it is and
+        nothing to say where the names agree already or it is not clear.
+    """
+    if len(names) != 1 or names[0] in data or not (len(data) == 1 or USUAL in data):
+        return data, ""
+    chosen = next(iter(data)) if len(data) == 1 else USUAL
+    others = ", ".join(repr(name) for name in data if name != chosen)
+    unused = f"; {others} {'is' if len(data) == 2 else 'are'} not used" if others else ""
+    return {names[0]: data[chosen]}, f"the input {names[0]!r} is fed the array {chosen!r}{unused}"

@@ -147,6 +147,15 @@ def try_out(module: torch.nn.Module, example: Example) -> None:
         raise UsageError(f"the network does not take {example.described()}: {first_line(error)}", HOW) from error
 
 
+def required_inputs(model: object) -> list[str]:
+    """The parameters of a network's forward that have no default; none for anything but a module."""
+    if not isinstance(model, torch.nn.Module):
+        return []
+    parameters = _signature(model).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY, p.POSITIONAL_ONLY)]
+    return [p.name for p in named if p.default is p.empty]
+
+
 def _signature(module: torch.nn.Module) -> inspect.Signature:
     if not isinstance(module, torch.jit.ScriptModule):
         return inspect.signature(module.forward)

@@ -106,7 +106,7 @@ def convert(
     check_options(runtimes, threads, min_time)
     check_format(target)
     check_writable(target, force=force, source=model, external_data=external_data)
-    unfolded, report = open_model(
+    unfolded, given, report = open_model(
         "convert", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
     )
     tell("folding", None)
@@ -157,7 +157,7 @@ def inspect(
     tell = progress or _silent
     given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
     budget_bytes(duplicate, 0)
-    unfolded, report = open_model(
+    unfolded, given, report = open_model(
         "inspect", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
     )
     tell("planning", None)
@@ -182,8 +182,8 @@ def verify(
     """Compares two ONNX files, whoever made the second. Arguments as for `convert`."""
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
-    report = verified(report_on_files("verify", before, after, tell), before, after, given, rtol, atol, tell)
-    return judged(report, given)
+    given, report = report_on_files("verify", before, after, given, tell)
+    return judged(verified(report, before, after, given, rtol, atol, tell), given)
 
 
 def bench(
@@ -203,8 +203,8 @@ def bench(
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
     options = TimingOptions(runtimes, threads, min_time)
-    report = timed(report_on_files("bench", before, after, tell), before, after, given, options, tell)
-    return judged(report, given)
+    given, report = report_on_files("bench", before, after, given, tell)
+    return judged(timed(report, before, after, given, options, tell), given)
 
 
 def default_output(model: StrPath) -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from bnfold.arrays import for_the_only_input
 from bnfold.bench import bench as bench_models
 from bnfold.conditions import Condition, failures, parse_condition
 from bnfold.errors import UnsupportedError, UsageError
@@ -93,8 +94,8 @@ def open_model(
     arch_args: Mapping[str, str] | None,
     opset: int | None,
     trust_pickle: bool,
-) -> tuple[onnx_ir.Model, Report]:
-    """The unfolded model as ONNX, and a report on it with nothing measured yet."""
+) -> tuple[onnx_ir.Model, Given, Report]:
+    """The unfolded model as ONNX, the data by the names of its inputs, and a report with nothing measured yet."""
     tell("loading", None)
     from bnfold.load import load
 
@@ -103,7 +104,10 @@ def open_model(
     if loaded.format != "onnx" or given.dynamic or opset is not None:
         tell("exporting", None)
         from bnfold.capture import capture  # imports torch, which takes seconds and an ONNX file does not need
+        from bnfold.examples import required_inputs
 
+        given, said = by_name(given, required_inputs(loaded.model))
+        notes += said
         captured = capture(
             loaded, inputs=given.specs, data=given.data, dynamic=given.dynamic, opset=opset, seed=given.seed
         )
@@ -111,6 +115,8 @@ def open_model(
     import onnx_ir
 
     assert isinstance(unfolded, onnx_ir.Model)
+    given, said = by_name(given, input_names(unfolded))
+    notes += said
     report = Report(
         command,
         FileInfo(os.fspath(model), loaded.sha256, loaded.format),
@@ -118,23 +124,40 @@ def open_model(
         bytes_before=stored_bytes(unfolded, model if loaded.format == "onnx" else None),
         notes=notes,
     )
-    return unfolded, report
+    return unfolded, given, report
 
 
-def report_on_files(command: str, before: StrPath, after: StrPath | None, tell: Progress) -> Report:
-    """A report on one or two ONNX files with nothing measured yet."""
+def input_names(model: onnx_ir.Model) -> list[str]:
+    """The inputs that must be fed."""
+    return [value.name or "" for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def by_name(given: Given, names: Sequence[str]) -> tuple[Given, tuple[str, ...]]:
+    """What the caller said, with the data under the name of a model's only input, and a note if that is another one."""
+    if not isinstance(given.data, Mapping):
+        return given, ()
+    data, note = for_the_only_input(given.data, names)
+    return replace(given, data=data), (note,) if note else ()
+
+
+def report_on_files(
+    command: str, before: StrPath, after: StrPath | None, given: Given, tell: Progress
+) -> tuple[Given, Report]:
+    """The data by the names of the inputs, and a report on one or two ONNX files with nothing measured yet."""
     tell("loading", None)
     first = as_ir(before)
+    given, notes = by_name(given, input_names(first))
     report = Report(
         command,
         FileInfo.of(before),
         operators_before=count_operators(first),
         bytes_before=stored_bytes(first, before),
+        notes=notes,
     )
     if after is None:
-        return report
+        return given, report
     second = as_ir(after)
-    return replace(
+    return given, replace(
         report,
         output=FileInfo.of(after),
         operators_after=count_operators(second),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfold.arrays import draw, load_input_data
+from bnfold.arrays import draw, for_the_only_input, load_input_data
 from bnfold.errors import BnfoldError, UnreadableError, UnsafeError, UsageError
 
 
@@ -76,3 +76,26 @@ def test_a_truncated_data_file(tmp_path: Path, cut: float) -> None:
         assert refusal(UnreadableError, load_input_data, tmp_path / name).startswith(
             f"error[UNREADABLE]: {tmp_path / name} is damaged: "
         )
+
+
+@pytest.mark.parametrize(
+    ("held", "names", "fed", "note"),
+    [
+        (["image"], ["image"], {"image": "image"}, ""),
+        (["x"], ["image"], {"image": "x"}, "the input 'image' is fed the array 'x'"),
+        (["pixels"], ["image"], {"image": "pixels"}, "the input 'image' is fed the array 'pixels'"),
+        (["y", "x"], ["image"], {"image": "x"}, "the input 'image' is fed the array 'x'; 'y' is not used"),
+        (["y", "x", "id"], ["image"], {"image": "x"}, "the input 'image' is fed the array 'x'; 'y', 'id' are not used"),
+        (["x", "image"], ["image"], {"x": "x", "image": "image"}, ""),
+        (["a", "b"], ["image"], {"a": "a", "b": "b"}, ""),
+        (["x"], ["image", "mask"], {"x": "x"}, ""),
+        (["x"], [], {"x": "x"}, ""),
+    ],
+)
+def test_one_input_takes_the_array_that_must_be_meant(
+    held: list[str], names: list[str], fed: dict[str, str], note: str
+) -> None:
+    arrays = {name: np.full(2, index) for index, name in enumerate(held)}
+    found, said = for_the_only_input(arrays, names)
+    assert said == note
+    assert {name: held[int(array[0])] for name, array in found.items()} == fed

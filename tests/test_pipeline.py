@@ -246,6 +246,24 @@ def test_two_files_are_verified(model: Path, tmp_path: Path) -> None:
     assert not pipeline.verify(model, tmp_path / "right.onnx", fail_on=["error.rel>0"]).passed
 
 
+def test_input_data_under_another_name_feeds_the_only_input(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent / "models"
+    note = "the input 'image' is fed the array 'x'; 'y' is not used"
+    data = {"x": np.load(root / "digits_test.npz")["x"][:4], "y": np.zeros(4, dtype=np.int64)}
+    np.savez(tmp_path / "digits.npz", **data)
+    report = convert(
+        root / "mlp.pt",
+        tmp_path / "mlp.onnx",
+        arch=f"{root / 'architectures.py'}:mlp",
+        input_data=tmp_path / "digits.npz",
+    )
+    assert report.passed
+    assert report.notes.count(note) == 1
+    assert pipeline.verify(tmp_path / "mlp.onnx", tmp_path / "mlp.onnx", input_data=tmp_path / "digits.npz").notes == (
+        note,
+    )
+
+
 def test_input_data_is_used(model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((7, 3, 6, 6)).astype(np.float32))
     report = convert(model, input_data=tmp_path / "x.npz", **QUICK)
