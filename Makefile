@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint property mutants bench models clean
+.PHONY: help demo test lint property mutants bench zoo models clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ mutants: $(VENV)/.ready-test  ## break the source one line at a time; the tests 
 
 bench: $(VENV)/.ready-test  ## time the folding itself; writes docs/benchmarks.md
 	$(BIN)/python scripts/bench_fold.py
+
+zoo: $(VENV)/.ready-test  ## fold real architectures with bnfold and with other tools; writes docs/zoo.md
+	$(PIP) -e '.[zoo]'
+	$(BIN)/python scripts/zoo.py
 
 models: $(VENV)/.ready-test  ## train models/ again
 	$(BIN)/python scripts/train_models.py

@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.metadata
-import os
-import platform
 import random
 import sys
 import time
@@ -31,6 +28,7 @@ import onnx_ir as ir
 import onnxsim
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pages import BENCHMARKS, machine, write_section
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -40,8 +38,6 @@ from bnfold.frontends.onnx import fold_model
 from bnfold.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- fold: begin -->", "<!-- fold: end -->"
 SIZES = (1_000, 2_000, 4_000, 8_000, 16_000)
 LINEAR = 1.5
 CHANNELS = 8
@@ -220,30 +216,6 @@ def tool_table(rows: list[Row]) -> tuple[list[str], float]:
     return lines, median
 
 
-def conditions() -> str:
-    """What the numbers were measured with."""
-    names = ("onnx", "onnx-ir", "onnxsim", "numpy")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    return f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}, default threads"
-
-
-def cpu() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def write(text: str) -> None:
-    """Puts the tables between their markers, in a new page where there is none."""
-    page = PAGE.read_text() if PAGE.is_file() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in page:
-        page += f"\n{BEGIN}\n{END}\n"
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three repetitions; write nothing")
@@ -265,7 +237,7 @@ def main() -> int:
     text = "\n".join([
         "## Time of folding",
         "",
-        f"Written by `scripts/bench_fold.py`: {conditions()};",
+        f"Written by `scripts/bench_fold.py`: {machine('onnx', 'onnx-ir', 'onnxsim', 'numpy')}, default threads;",
         f"medians of {repeats} runs, in random order in one process.",
         "",
         "Time of the fold per node of the model, from a model in memory to a model in memory:",
@@ -280,7 +252,7 @@ def main() -> int:
     ])  # fmt: skip
     print(text)
     if not arguments.quick:
-        write(text)
+        write_section(BENCHMARKS, "fold", text)
     if worst > LINEAR:
         print(f"not linear: time per node varies by {worst:.2f}, more than {LINEAR}", file=sys.stderr)
     if median < 1.0:

@@ -1,0 +1,138 @@
+"""Times bnfold's result against torch's own default export, and writes a section of docs/benchmarks.md.
+
+    python scripts/latency.py                          the networks of the list, those missing in docs/latency.json
+    python scripts/latency.py --only repvgg_a0 --again
+    python scripts/latency.py timm:mobileone_s0 timm:repvit_m0_9@64x64
+
+Both run in one process on onnxruntime with its default optimisations, batch 1, one thread, in rounds of random order
+with a second session of torch's export as the control (`bnfold.bench`). Every network has a process of its own. The
+exit status is 1 where a network became measurably slower, or could not be measured. Networks are drawn as in zoo.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pages import BENCHMARKS, DOCS, machine, paragraph, write_json, write_section
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from workers import run, serve
+from zoo_models import Entry, add_selection, build, export, import_shim, selection
+
+DATA = DOCS / "latency.json"
+PACKAGES = ("torch", "onnxruntime", "timm", "torchvision")
+
+
+def measure(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Latency of one network, exported by torch as it does by default, and folded by bnfold.
+
+    Args:
+        task: `source`, `name`, `input`, `seed`, `min_time`, `shim`.
+    """
+    from bnfold import bench, fold, verify
+
+    import_shim(task["shim"])
+    module, example = build(Entry(task["source"], task["name"], task["input"]), seed=task["seed"])
+    before = export(module, example, optimize=True).model_proto
+    folded = fold(export(module, example, optimize=False).model_proto)
+    verdict = verify(before, folded.model, [example.numpy()], rtol=task["rtol"])
+    if not verdict:
+        return {"error": "; ".join(verdict.failures)}
+    timing = bench(
+        before,
+        folded.model,
+        [example.numpy()],
+        runtimes=["ort"],
+        threads=1,
+        min_time=task["min_time"],
+        seed=task["seed"],
+    )
+    return {
+        "input": list(example.shape),
+        "norms": folded.plan.batch_norms,
+        "nodes": [len(before.graph.node), len(folded.model.graph.node)],
+        **timing.rows[0].to_dict(),
+    }
+
+
+def section(data: Mapping[str, Any]) -> str:
+    """The section of the page."""
+    rows = [_row(name, model) for name, model in data["models"].items()]
+    return "\n".join([
+        "## Latency",
+        "",
+        *paragraph(
+            f"Written by `scripts/latency.py`: {data['machine']}. bnfold's result against what "
+            "`torch.onnx.export(dynamo=True)` makes by default, both on onnxruntime with its default optimisations, "
+            "batch 1, one thread, in rounds of random order in one process; medians with 95 % intervals. The control "
+            "is torch's export against itself. Weights and statistics are drawn as for the [zoo](zoo.md)."
+        ),
+        "| network | input | nodes, torch | nodes, bnfold | torch | bnfold | speed-up (95 %) | control (95 %) |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+        *rows,
+    ])  # fmt: skip
+
+
+def _row(name: str, model: Mapping[str, Any]) -> str:
+    if "error" in model:
+        return f"| `{name}` | {model['error']} | | | | | | |"
+    before, after = model["nodes"]
+    return (
+        f"| `{name}` | {'×'.join(map(str, model['input']))} | {before} | {after} | {model['before_ms']:.2f} ms "
+        f"| {model['after_ms']:.2f} ms | {model['speedup']:.3f} ({model['low']:.3f} – {model['high']:.3f}) "
+        f"| {model['control_low']:.3f} – {model['control_high']:.3f} |"
+    )
+
+
+def shortfalls(models: Mapping[str, Any]) -> list[str]:
+    """Networks that became measurably slower, and those that could not be measured."""
+    return [
+        f"{name}: {model['error'] if 'error' in model else model['verdict']}"
+        for name, model in models.items()
+        if "error" in model or model["high"] < 1
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_selection(parser)
+    parser.add_argument("--min-time", type=float, default=10.0, help="seconds to time each network for")
+    parser.add_argument("--rtol", type=float, default=1e-3, help="largest difference of an output before it is timed")
+    parser.add_argument("--again", action="store_true", help="measure what is there already as well")
+    arguments = parser.parse_args()
+    entries = selection(parser, arguments)
+    known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
+    models: dict[str, Any] = known["models"]
+    columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=len(entries))
+        for entry in entries:
+            progress.update(bar, description=entry.name)
+            if arguments.again or "error" in models.get(entry.key, {"error": ""}):
+                task = {
+                    "source": entry.source,
+                    "name": entry.name,
+                    "input": entry.input,
+                    "seed": arguments.seed,
+                    "min_time": arguments.min_time,
+                    "rtol": arguments.rtol,
+                    "shim": arguments.shim,
+                }
+                models[entry.key] = run(Path(__file__), task)
+                known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
+                write_json(DATA, known)
+                write_section(BENCHMARKS, "latency", section(known))
+            progress.advance(bar)
+    missed = shortfalls(models)
+    for line in missed:
+        print(line, file=sys.stderr)
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main() if not serve(measure) else 0)

@@ -1,0 +1,208 @@
+"""`docs/zoo.md`: the tables made of `docs/zoo.json`."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pages import paragraph
+
+from bnfold.reasons import Reason
+
+TOOLS = ("torch", "onnxsim", "onnxslim", "onnxruntime", "bnfold")
+LARGEST_DIFFERENCE = 1e-4
+LARGEST_RATIO = 4  # of rounding errors, where the unfolded network's own exceed that
+VARIANTS = {"positive": "all gammas positive", "negative": "15 % of the gammas negative"}
+ERRORS = ("difference", "rounding_before", "rounding_after")
+REASONS = {reason.code: reason for reason in Reason}
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The whole page."""
+    models: dict[str, Any] = data["models"]
+    parts = [
+        "# The zoo",
+        "",
+        *paragraph(
+            "Written by `scripts/zoo.py` from `zoo.json`. Each network is built with drawn weights and the "
+            "statistics of a trained one (gamma 0.5 to 1.5, beta and mean of σ 0.3, variance 0.5 to 2) and exported by "
+            "`torch.onnx.export(dynamo=True, optimize=False)`; its arithmetic on constants is folded by onnxscript, "
+            "because behind the bias that torch computes at run time for a convolution without one, most tools fold "
+            "nothing. Then the same bytes go through every tool with its defaults. `torch` is what the exporter's own "
+            "optimisation, on by default, makes of the same export, and `onnxruntime` its basic rewriting "
+            "(`ORT_ENABLE_BASIC`), saved."
+        ),
+        *paragraph(f"Measured on {data['machine']}; seed {data['seed']}."),
+        *_failures(models),
+        *(line for variant, title in VARIANTS.items() for line in _norms_table(models, variant, title)),
+        *_kept_table(models),
+        *_nodes_table(models),
+        *_cost_table(models),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def shortfalls(models: Mapping[str, Any]) -> list[str]:
+    """Where bnfold misses what is asked of it: every network works, is right, and keeps no more than the best other."""
+    found = []
+    for name, model in models.items():
+        if "error" in model:
+            found.append(f"{name}: {model['error']}")
+            continue
+        for variant, title in VARIANTS.items():
+            outcome = model[variant]
+            if "bnfold" in outcome["failed"]:
+                found.append(f"{name}, {title}: {outcome['failed']['bnfold']}")
+            left = outcome["left"].get("bnfold")
+            if left is None:
+                continue
+            others = {tool: count for tool, count in outcome["left"].items() if tool != "bnfold"}
+            best = min(others, key=lambda tool: others[tool], default=None)
+            if best is not None and others[best] < left:
+                found.append(f"{name}, {title}: bnfold leaves {left} ({_codes(outcome)}), {best} {others[best]}")
+            if not _right(outcome):
+                found.append(f"{name}, {title}: difference {outcome['difference']}")
+    return found
+
+
+def _right(outcome: Mapping[str, Any]) -> bool:
+    """Whether bnfold's model is the same function, as closely as this network's own rounding errors let one see it."""
+    difference = outcome["difference"]
+    if isinstance(difference, str):
+        return False
+    close: bool = (
+        difference <= LARGEST_DIFFERENCE or outcome["rounding_after"] <= LARGEST_RATIO * outcome["rounding_before"]
+    )
+    return close
+
+
+def _failures(models: Mapping[str, Any]) -> list[str]:
+    """Networks that could not be measured, and tools that failed on one."""
+    lines = [f"- {name}: {model['error']}" for name, model in models.items() if "error" in model]
+    for name, model in _measured(models).items():
+        for variant, title in VARIANTS.items():
+            lines += [f"- {name}, {title}: {tool}: {text}" for tool, text in model[variant]["failed"].items()]
+    return ["What failed:", "", *lines, ""] if lines else []
+
+
+def _measured(models: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: model for name, model in models.items() if "error" not in model}
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_row(head), "|---" + "|--:" * (len(head) - 1) + "|", *map(_row, rows), ""]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _norms_table(models: Mapping[str, Any], variant: str, title: str) -> list[str]:
+    rows = []
+    total: Counter[str] = Counter()
+    best = 0
+    for name, model in _measured(models).items():
+        outcome = model[variant]
+        left = outcome["left"]
+        total.update({"norms": outcome["norms"], **left})
+        best += min((count for tool, count in left.items() if tool != "bnfold"), default=outcome["norms"])
+        counts = [str(left.get(tool, "–")) for tool in TOOLS]
+        rows.append(
+            [
+                f"`{name}`",
+                _size(model["input"]),
+                str(outcome["norms"]),
+                *counts,
+                *(_error(outcome.get(k)) for k in ERRORS),
+            ]
+        )
+    rows.append(["**all**", "", f"{total['norms']:,}", *(f"**{total[tool]:,}**" for tool in TOOLS), "", "", ""])
+    return [
+        f"## BatchNorms left, {title}",
+        "",
+        *paragraph(
+            f"The best of the other tools, network by network, leaves {best:,} of {total['norms']:,}. The last columns "
+            "are about bnfold: the largest difference between an output of its model and the unfolded one's, as a part "
+            "of the output's scale, both run by onnxruntime with every optimisation off; and what separates the "
+            "unfolded model (the worse of onnxruntime and torch) and bnfold's from the network run in float64."
+        ),
+        *_table(["network", "input", "BatchNorms", *TOOLS, "difference", "before", "after"], rows),
+    ]
+
+
+def _kept_table(models: Mapping[str, Any]) -> list[str]:
+    rows = []
+    used: dict[str, None] = {}
+    for name, model in _measured(models).items():
+        cells = [_codes(model[variant]) for variant in VARIANTS]
+        used |= dict.fromkeys(code for variant in VARIANTS for code in model[variant].get("kept", {}))
+        if any(cells):
+            rows.append([f"`{name}`", *(cell or "–" for cell in cells)])
+    if not rows:
+        return []
+    return [
+        "## What bnfold keeps, and why",
+        "",
+        *_table(["network", *VARIANTS.values()], rows),
+        *(f"- `{code}`: {REASONS[code].text}." for code in used),
+        "",
+        "The name and the reason of every single one stand in `zoo.json`.",
+        "",
+    ]
+
+
+def _codes(outcome: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} × `{code}`" for code, count in outcome.get("kept", {}).items())
+
+
+def _nodes_table(models: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [f"`{name}`", str(model["positive"]["nodes_before"])]
+        + [str(model["positive"]["nodes"].get(tool, "–")) for tool in TOOLS]
+        for name, model in _measured(models).items()
+    ]
+    return ["## Nodes", "", *_table(["network", "before", *TOOLS], rows)]
+
+
+def _cost_table(models: Mapping[str, Any]) -> list[str]:
+    timed = {name: model for name, model in _measured(models).items() if model.get("seconds")}
+    if not timed:
+        return []
+    tools = [tool for tool in TOOLS if any(tool in model["seconds"] for model in timed.values())]
+    seconds = {name: {t: statistics.median(v) for t, v in model["seconds"].items()} for name, model in timed.items()}
+    peaks = {name: model.get("peak_bytes", {}) for name, model in timed.items()}
+    rows = []
+    for name, model in timed.items():
+        cells = [f"{1e3 * seconds[name][tool]:.0f}" if tool in seconds[name] else "–" for tool in tools]
+        cells += [f"{peaks[name][tool] / 1e6:.0f}" if tool in peaks[name] else "–" for tool in tools]
+        rows.append([f"`{name}`", f"{model['bytes'] / 1e6:.0f}", *cells])
+    rows.append(
+        ["**median**", "", *(_median(seconds, t, 1e3) for t in tools), *(_median(peaks, t, 1e-6) for t in tools)]
+    )
+    runs = max(len(v) for model in timed.values() for v in model["seconds"].values())
+    head = ["network", "MB in", *(f"{tool}, ms" for tool in tools), *(f"{tool}, MB" for tool in tools)]
+    return [
+        "## Time and memory",
+        "",
+        *paragraph(
+            f"The same bytes in, bytes out; median of {runs} runs in rounds of random order in one process. Memory is "
+            "the largest resident set in a process of its own, less what the process had after its imports and one "
+            "call on a model of two nodes, without the bytes that came in."
+        ),
+        *_table(head, rows),
+    ]
+
+
+def _median(values: Mapping[str, Mapping[str, float]], tool: str, unit: float) -> str:
+    found = [unit * each[tool] for each in values.values() if tool in each]
+    return f"**{statistics.median(found):.0f}**" if found else "–"
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _error(error: float | str | None) -> str:
+    return "–" if error is None else f"{error:.1e}" if isinstance(error, float) else "see above"
