@@ -137,9 +137,10 @@ def _print_kept(plan: Plan, console: Console, verbose: bool) -> None:
 
 
 def _print_sites(title: str, sites: Sequence[Site], console: Console) -> None:
-    rows = [
-        (site.name, site.op, site.reason.code if site.reason else site.status, ", ".join(site.into)) for site in sites
-    ]
+    rows = []
+    for site in sites:
+        into = ", ".join(f"{name} (a copy)" if name in site.copies else name for name in site.into)
+        rows.append((site.name, site.op, site.reason.code if site.reason else site.status, into))
     _print_table(title, [Column("name"), Column("op"), Column("fate"), Column("into")], rows, console)
 
 

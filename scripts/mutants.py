@@ -52,6 +52,7 @@ PROPERTY = ("tests/test_property.py",)
 AFFINE = ("tests/test_affine.py",)
 BRANCHES = ("tests/test_branches.py",)
 ONNX_BRANCHES = ("tests/frontends/test_onnx_branches.py",)
+SHARING = ("tests/frontends/test_onnx_sharing.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # affine.py: the arithmetic
@@ -628,6 +629,56 @@ MUTANTS: tuple[Mutant, ...] = (
         "    if 0 in shape:\n",
         "    if False:\n",
         ("tests/test_specs.py",),
+    ),
+    # sharing.py: copies of shared weights
+    Mutant(
+        "copies that remove nothing",
+        "bnfold/sharing.py",
+        "        if trial.norms_gone == best.norms_gone:\n",
+        "        if False:\n",
+        SHARING,
+    ),
+    Mutant(
+        "a budget that is not kept",
+        "bnfold/sharing.py",
+        "total_growth(best, allowance) > allowance.budget",
+        "False",
+        SHARING,
+    ),
+    Mutant(
+        "the copy that helps most is given up first",
+        "bnfold/sharing.py",
+        "chosen.remove(min(chosen,",
+        "chosen.remove(max(chosen,",
+        SHARING,
+    ),
+    Mutant(
+        "a reader of another kind is forgotten",
+        "bnfold/sharing.py",
+        "stays = any(own.stays for own in group)",
+        "stays = False",
+        SHARING,
+    ),
+    Mutant(
+        "copies of equal weights",
+        "bnfold/frontends/rewrite.py",
+        "        if key not in self._versions:\n",
+        "        if True:\n",
+        SHARING,
+    ),
+    Mutant(
+        "a weight in other units behind all readers",
+        "bnfold/frontends/rewrite.py",
+        "if not isinstance(op.weight, Own):",
+        "if True:",
+        SHARING,
+    ),
+    Mutant(
+        "one weight serves readers in different units",
+        "bnfold/laws.py",
+        "    for uses in laws.system.shared.values():\n",
+        "    for uses in ():\n",
+        SHARING,
     ),
 )
 

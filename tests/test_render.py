@@ -94,6 +94,11 @@ def test_verbose_says_where_everything_went() -> None:
     assert re.search(r"y +1e-06 +2.5e-07", text)
 
 
+def test_verbose_says_which_weights_are_copies() -> None:
+    plan = Plan((Site("bn", "BatchNormalization", "folded", ("first", "second"), None, ("second",)),))
+    assert re.search(r"bn +.* first, second \(a copy\)", rendered(reports.report(plan=plan), 120, verbose=True))
+
+
 def test_a_reason_is_read_once_however_often_it_applies() -> None:
     plan = Plan(tuple(Site(f"bn{i}", "BatchNormalization", "kept", (), Reason.SHARED_UNIT) for i in range(15)))
     text = rendered(reports.report(plan=plan), 200)

@@ -76,33 +76,33 @@ def test_growth_is_what_the_weights_grow_by() -> None:
     assert nbytes(folded.after) - nbytes(proto) == folded.plan.growth + biases - params
 
 
-def head(levels: int, depth: int, *, mixed: bool) -> onnx.ModelProto:
-    """A detector's head: one tower of convolutions on several levels, BatchNorms of its own on each.
+def head(levels: int, *, mixed: bool) -> onnx.ModelProto:
+    """A detector's head: one tower of two convolutions on several levels, BatchNorms of its own on each.
 
     With `mixed`, each gamma has its own signs, which cannot pass a ReLU.
     """
     c = Case()
-    tower = [c.draw(4, 4, 3, 3) for _ in range(depth)]
+    tower = [(4, c.draw(4, 4, 3, 3)), (8, c.draw(8, 4, 3, 3))]
     outs = []
     for level in range(levels):
         x = c.input("N", 4, "H", "W", name=f"p{level}")
-        for w in tower:
+        for width, w in tower:
             x = c.op("Conv", x, w, pads=[1, 1, 1, 1])
-            given = {"gamma": c.rng.uniform(0.5, 2, 4) * np.resize([1, -1], 4 + level)[level:]} if mixed else {}
-            x = c.op("Relu", c.bn(x, 4, **given))
+            signs = np.resize([1, -1], width + level)[level:] if mixed else 1
+            x = c.op("Relu", c.bn(x, width, gamma=c.rng.uniform(0.5, 2, width) * signs))
         outs.append(c.op("Sigmoid", x))
     return c.model(*outs)
 
 
 def test_the_head_of_a_detector() -> None:
-    proto = head(2, 2, mixed=True)
+    proto = head(2, mixed=True)
     check(proto, "NEGATIVE-GAMMA", "SHARED-WEIGHT", duplicate="never")  # of the first weight, and of the second
     assert len(set(weights(check(proto)))) == 4
 
 
 def test_the_head_of_a_detector_with_positive_gammas_needs_half_the_copies() -> None:
     """The first weight goes on being shared: its BatchNorms' scales pass the ReLUs into copies of the second."""
-    proto = head(3, 2, mixed=False)
+    proto = head(3, mixed=False)
     check(proto, *["SHARED-WEIGHT"] * 4, duplicate="never")
     assert len(set(weights(check(proto)))) == 4
 
