@@ -190,9 +190,10 @@ def _versions(decision: Decision, group: Sequence[Own]) -> dict[str, Version]:
     versions: dict[str, Version] = {}
     stays = any(own.stays for own in group)
     for own in group:
-        reader, writer = (decision.solution.unit(cells) for cells in decision.system.views[own.name])
-        if np.all(reader.scale == 1) and np.all(writer.inverse_scale == 1):
-            stays = True
+        view = decision.system.views.get(own.name)
+        reader, writer = (None, None) if view is None else (decision.solution.unit(cells) for cells in view)
+        if reader is None or writer is None or (np.all(reader.scale == 1) and np.all(writer.inverse_scale == 1)):
+            stays = True  # as it was; without a view, it mixes positions and lets units pass
         else:
             versions[own.name] = version(reader, writer)
     first = None if stays else next(iter(versions.values()), None)

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from bnfold.frontends.onnx import plan_model
-from tests.frontends.onnx_case import Case, Folded, check, codes
+from tests.frontends.onnx_case import Case, Folded, check, codes, fold, same_function
 
 ALIKE = {"gamma": np.arange(1, 5), "var": np.ones(4)}
 
@@ -156,6 +156,17 @@ def test_a_weight_that_another_kind_of_operator_reads_stays_for_it() -> None:
     np.testing.assert_array_equal(folded.initializer("w"), numpy_helper.to_array(folded.before.graph.initializer[0]))
 
 
+def test_a_matrix_that_mixes_positions_on_both_sides_is_not_copied() -> None:
+    c = Case()
+    w, mixing, outs = c.draw(4, 3, 1), c.draw(6, 6), []
+    for i in range(2):
+        y = c.bn(c.op("Conv", c.input("N", 3, 6, name=f"x{i}"), w), 4)
+        outs.append(c.op("Sigmoid", c.op("MatMul", y, mixing)))
+    folded = check(c.model(*outs))
+    assert len(set(weights(folded))) == 2
+    assert len(set(weights(folded, "MatMul"))) == 1
+
+
 def test_a_copy_that_removes_nothing_is_not_made() -> None:
     """The first weight ties nothing that could go: Sigmoid on both sides of its BatchNorms."""
     c = Case()
@@ -206,3 +217,35 @@ def test_the_file_grows_by_5_percent_or_1_mb_at_most(
     small: int, large: int, rest: int, duplicate: str, left: int, growth: int
 ) -> None:
     assert planned(small, large, rest, duplicate) == (("SHARED-WEIGHT",) * left, growth)
+
+
+def tangle(seed: int, *, shared: bool) -> onnx.ModelProto:
+    """Random towers over a few weights, which are stored once, or once per use: the same function either way."""
+    draw = np.random.default_rng(seed)
+    c = Case(seed=seed)
+    pool = [c.rng.standard_normal((4, 4, 1 + 2 * int(padded))) for padded in draw.integers(0, 2, 3)]
+    names = [c.const(w) for w in pool]
+    outs = []
+    for level in range(3):
+        x = c.input("N", 4, 6, name=f"x{level}")
+        for _ in range(4):
+            which = int(draw.integers(3))
+            weight = names[which] if shared else c.const(pool[which])
+            pad = pool[which].shape[2] // 2
+            y = c.op("Conv", x, weight, pads=[pad, pad])
+            if draw.random() < 0.7:
+                y = c.bn(y, 4, gamma=c.mixed(4) if draw.random() < 0.3 else c.rng.uniform(0.5, 2, 4))
+            if draw.random() < 0.3:
+                y = c.op("Add", x, y)
+            x = c.op(str(draw.choice(["Relu", "Relu", "Sigmoid", "Identity"])), y)
+        outs.append(c.op("Sigmoid", x))
+    return c.model(*outs)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_with_copies_as_much_goes_as_if_each_use_had_its_weight(seed: int) -> None:
+    alone = fold(tangle(seed, shared=False)).plan
+    kept = {word: fold(tangle(seed, shared=True), duplicate=word) for word in ("never", "auto", "always")}
+    for folded in kept.values():
+        same_function(folded)
+    assert kept["always"].plan.kept == kept["auto"].plan.kept == alone.kept <= kept["never"].plan.kept
