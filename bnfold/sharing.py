@@ -126,7 +126,7 @@ def with_copies(first: Decision, allowance: Allowance, decide: Callable[[Graph],
         else:
             worth[stored] = (best.norms_gone - trial.norms_gone) / max(1, growth(best, stored, allowance))
     while chosen and total_growth(best, allowance) > allowance.budget:
-        chosen.remove(min(chosen, key=lambda w: worth[w]))
+        chosen.remove(min((w for w in weights if w in chosen), key=lambda w: worth[w]))
         best = decide(cut(graph, chosen))
     return best if best.norms_gone > first.norms_gone else first
 
@@ -136,7 +136,8 @@ def shared_weights(graph: Graph) -> list[Hashable]:
     uses: dict[Hashable, int] = {}
     for op in graph.ops:
         if isinstance(op, (Linear, Recurrent)) and op.frozen in (None, Reason.SHARED_WEIGHT):
-            uses[op.weight] = uses.get(op.weight, 0) + (1 if op.frozen is None else 2)
+            others = op.frozen is not None
+            uses[op.weight] = uses.get(op.weight, 0) + 1 + others
     return [stored for stored, count in uses.items() if count > 1]
 
 

@@ -648,8 +648,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the copy that helps most is given up first",
         "bnfold/sharing.py",
-        "chosen.remove(min(chosen,",
-        "chosen.remove(max(chosen,",
+        "chosen.remove(min((",
+        "chosen.remove(max((",
         SHARING,
     ),
     Mutant(
