@@ -22,6 +22,7 @@ from bnfold.quiet import quiet
 
 DEFAULT_INPUT = (1, 3, 224, 224)
 LIST = Path(__file__).resolve().parent.parent.parent / "shared" / "zoo" / "dev.json"
+ZOO = Path(__file__).resolve().parent.parent / "docs" / "zoo.json"
 SHIM = LIST.with_name("tvshim.py")
 
 
@@ -50,6 +51,12 @@ def read_list(path: Path) -> list[Entry]:
     return [Entry(item["source"], item["model"], tuple(item["input"])) for item in json.loads(path.read_text())]
 
 
+def measured_before(path: Path) -> list[Entry]:
+    """The networks of a `zoo.json`, for a clone that has no list."""
+    models = json.loads(path.read_text())["models"] if path.is_file() else {}
+    return [Entry(*key.split(":", 1), tuple(model["input"])) for key, model in models.items() if "input" in model]
+
+
 def parse_entry(text: str) -> Entry:
     """Reads `[timm:|torchvision:]NAME[@HEIGHTxWIDTH]`; without a source it is timm."""
     name, _, size = text.partition("@")
@@ -61,7 +68,7 @@ def parse_entry(text: str) -> Entry:
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """The arguments that say which networks are meant."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks instead of the list: timm:resnet50@96x96")
-    parser.add_argument("--list", type=Path, default=LIST, help="a JSON list of networks")
+    parser.add_argument("--list", type=Path, default=LIST, help="a JSON list of networks; those of zoo.json if absent")
     parser.add_argument("--only", help="of the list, only these: NAME,NAME")
     parser.add_argument("--shim", default=str(SHIM), help="a Python file to run before torchvision, if it is there")
     parser.add_argument("--seed", type=int, default=0)
@@ -69,9 +76,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def selection(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[Entry]:
     """The networks that the arguments mean."""
-    if not arguments.names and not arguments.list.is_file():
+    entries = [parse_entry(name) for name in arguments.names]
+    if not entries:
+        entries = read_list(arguments.list) if arguments.list.is_file() else measured_before(ZOO)
+    if not entries:
         parser.error(f"there is no list {arguments.list}; pass --list FILE or name networks")
-    entries = [parse_entry(name) for name in arguments.names] or read_list(arguments.list)
     wanted = set((arguments.only or "").split(",")) - {""}
     unknown = wanted - {name for entry in entries for name in (entry.name, entry.key)}
     if unknown:

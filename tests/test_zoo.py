@@ -101,6 +101,12 @@ def test_networks_are_named_with_source_and_size(text: str, entry: tuple[str, st
     assert zoo_models.parse_entry(text) == zoo_models.Entry(*entry)
 
 
+def test_a_clone_without_a_list_measures_what_was_measured(tmp_path: Path) -> None:
+    pages.write_json(tmp_path / "zoo.json", {"models": {"timm:net": measured(), "timm:broken": {"error": "x"}}})
+    assert zoo_models.measured_before(tmp_path / "zoo.json") == [zoo_models.Entry("timm", "net", (1, 3, 8, 8))]
+    assert zoo_models.measured_before(tmp_path / "none.json") == []
+
+
 def test_a_section_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Title\n\nwords\n")
