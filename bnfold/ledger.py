@@ -50,7 +50,8 @@ class Ledger:
         for index in (self._norms, self._affines):
             sites = sorted(index.values(), key=lambda site: self.order[site.name])
             found.append(tuple(self._renewed(site) for site in sites))
-        return Plan(*found, growth=self.growth)
+        norms, affines = found
+        return Plan(norms, affines, self.growth)
 
     def _renewed(self, site: Site) -> Site:
         return replace(site, into=self._current(site.into), copies=self._current(site.copies))
