@@ -56,6 +56,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
         "bnfold convert model.onnx",
         "bnfold convert weights.pt --arch nets.py:resnet --input 1x3x224x224",
         "bnfold convert weights.safetensors --arch timm:resnet50 --bench",
+        "bnfold convert model.onnx --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         "bnfold convert model.onnx --fail-on 'kept>0' --json report.json",
     )
 )
@@ -67,6 +68,9 @@ def convert(
     inputs: o.Input = None,
     input_data: o.InputData = None,
     dynamic: o.Dynamic = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    scale: o.Scale = None,
     opset: o.Opset = None,
     seed: o.Seed = 0,
     trust_pickle: o.TrustPickle = False,
@@ -108,6 +112,9 @@ def inspect(
     inputs: o.Input = None,
     input_data: o.InputData = None,
     dynamic: o.Dynamic = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    scale: o.Scale = None,
     opset: o.Opset = None,
     seed: o.Seed = 0,
     trust_pickle: o.TrustPickle = False,

@@ -81,6 +81,29 @@ Dynamic = Annotated[
         show_default=False,
     ),
 ]
+Mean = Annotated[
+    list[str] | None,
+    option(
+        "--mean",
+        metavar="[NAME:]X,...",
+        text="Preprocessing (x*scale - mean)/std becomes part of the model and folds: what is subtracted, per channel "
+        "or one for all, like 0.485,0.456,0.406; repeatable, for several inputs.",
+        show_default=False,
+    ),
+]
+Std = Annotated[
+    list[str] | None,
+    option("--std", metavar="[NAME:]X,...", text="What is divided by, after --mean.", show_default=False),
+]
+Scale = Annotated[
+    list[str] | None,
+    option(
+        "--scale",
+        metavar="[NAME:]X,...",
+        text="What is multiplied by, before --mean, like 1/255.",
+        show_default=False,
+    ),
+]
 Opset = Annotated[
     int | None, option("--opset", metavar="N", text="The ONNX opset to export; torch's default if absent.")
 ]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.compare import check_tolerance
+from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report, stored_bytes
 from bnfold.runners import RUNTIMES, as_ir, count_operators
-from bnfold.specs import DynamicDim, InputSpec
+from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
 from bnfold.stages import (
     Data,
     Progress,
@@ -25,6 +26,7 @@ from bnfold.stages import (
     check_level,
     judged,
     open_model,
+    preprocessed,
     read_given,
     report_on_files,
     timed,
@@ -41,6 +43,9 @@ def convert(
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
     dynamic: Sequence[str | DynamicDim] = (),
+    mean: ChannelNumbers | None = None,
+    std: ChannelNumbers | None = None,
+    scale: ChannelNumbers | None = None,
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
@@ -66,6 +71,10 @@ def convert(
         inputs: Shapes of the example inputs, `[NAME:]SHAPE[:DTYPE]`.
         input_data: Arrays to export, verify and time with: a `.npy` or `.npz` file, or the arrays themselves.
         dynamic: Dimensions to leave open besides the batch, `NAME:AXIS=SYMBOL`.
+        mean: Preprocessing `(x·scale − mean)/std` becomes part of the model, and folds as far as it can. What is
+            subtracted: a number, one per channel, a mapping from inputs to either, or text, `[NAME:]X,...`.
+        std: What is divided by, after the mean.
+        scale: What is multiplied by, before the mean.
         opset: The ONNX opset; None takes torch's default.
         seed: Of the drawn inputs.
         trust_pickle: Whether code in the file may run.
@@ -91,7 +100,7 @@ def convert(
     from bnfold.export import check_writable, staged
 
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
+    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
     options = TimingOptions(runtimes, threads, min_time)
     target = default_output(model) if output is None else Path(output)
     check_level(verify)
@@ -103,6 +112,7 @@ def convert(
     unfolded, report = open_model(
         "convert", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
     )
+    unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("folding", None)
     from bnfold.frontends.onnx import fold_model
 
@@ -112,12 +122,13 @@ def convert(
         report = replace(
             report,
             plan=plan,
+            notes=(*report.notes, *fate(steps, plan)),
             operators_after=count_operators(folded),
             bytes_after=stored_bytes(as_ir(written.path), written.path),
         )
-        before = model if report.source.format == "onnx" else unfolded
+        before = model if report.source.format == "onnx" and not steps else unfolded
         if verify != "off":
-            report = verified(report, before, written.path, given, rtol, atol, tell)
+            report = verified(report, before, written.path, given, rtol, atol, tell, steps)
         if bench and report.passed:
             report = timed(report, before, written.path, given, options, tell)
         report = judged(report, given)
@@ -136,6 +147,9 @@ def inspect(
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
     dynamic: Sequence[str | DynamicDim] = (),
+    mean: ChannelNumbers | None = None,
+    std: ChannelNumbers | None = None,
+    scale: ChannelNumbers | None = None,
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
@@ -147,14 +161,16 @@ def inspect(
     The arguments are those of `convert`.
     """
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
+    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
     unfolded, report = open_model(
         "inspect", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
     )
+    unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
     from bnfold.frontends.onnx import plan_model
 
-    report = replace(report, plan=plan_model(unfolded))
+    plan = plan_model(unfolded)
+    report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
     return judged(report, given)
 
 

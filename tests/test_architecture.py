@@ -35,6 +35,7 @@ FLOORS = [
         "feeds",
         "arrays",
         "runners",
+        "preprocess",
         "folding",
     },
     {"verify", "bench"},

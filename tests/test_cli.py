@@ -356,6 +356,50 @@ def test_bench_times_one_or_two(model: str, folder: Path, capsys: pytest.Capture
     assert main(["bench", model, "--fail-on", "speedup.low<1", *QUICK]) == 1
 
 
+def test_preprocessing_becomes_part_of_the_model(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--scale", "1/255", "--mean", "0.485,0.456,0.406", "--std", "x:0.229,0.224,0.225"]
+    assert main(["inspect", model, *words]) == 0
+    said = (
+        "  preprocessing of input 'x': its scale folded; its shift stays as one Add\n"
+        "  (ZERO-PAD: the only absorber pads with zeros and the shift has nowhere else to\n"
+        "  go)\n"
+    )
+    assert said in capsys.readouterr().out
+    assert main(["convert", model, *words]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert said in out
+    assert [node.op_type for node in onnx.load(folder / "model.folded.onnx").graph.node] == ["Add", "Conv", "Relu"]
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_preprocessing_that_does_not_fit_is_two_lines(
+    command: str, model: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(folder)
+    for words, stderr in (
+        (
+            ["--std", "0.2,0,0.2"],
+            "--std has a 0, and is divided by\nPass the standard deviations of the training data.",
+        ),
+        (
+            ["--mean", "0.5;0.5"],
+            "--mean '0.5;0.5' is not [NAME:]NUMBER,NUMBER,...\n"
+            "Write it like 0.485,0.456,0.406, one number per channel, a single 0.5 for all, "
+            "or image:0.5 for one input.",
+        ),
+        (
+            ["--mean", "0.5,0.5"],
+            "--mean has 2 values, and input 'x' (?x3x6x6) does not have as many channels, "
+            "in axis 1 or in the last one\n"
+            "Give one value per channel, or a single one for all of them.",
+        ),
+    ):
+        assert main([command, model, *words]) == 2
+        assert capsys.readouterr() == ("", f"error[USAGE]: {stderr}\n")
+    assert files(folder) == before
+
+
 def test_json_to_stdout_is_json_and_nothing_else(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", model, "--json", "-", "--bench", "-v", *QUICK]) == 0
     out, err = capsys.readouterr()

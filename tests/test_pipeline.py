@@ -35,8 +35,8 @@ def wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the folder forget half a percent of one weight."""
     right = frontend.fold_model
 
-    def wrong(model: onnx_ir.Model) -> Any:
-        folded, plan = right(model)
+    def wrong(model: onnx_ir.Model, **more: Any) -> Any:
+        folded, plan = right(model, **more)
         weight = folded.graph.initializers["weight"]
         array = weight.const_value.numpy().copy()
         array[0, 0, 1, 1] *= 1.005
@@ -292,6 +292,8 @@ def test_progress_names_the_stages_in_order(model: Path) -> None:
         ({"threads": 0}, UsageError, "the number of threads must be at least 1, not 0"),
         ({"fail_on": ["kept"]}, UsageError, "--fail-on 'kept' is not METRIC>NUMBER"),
         ({"inputs": ["1xx3"]}, UsageError, "--input '1xx3' is not [NAME:]SHAPE[:DTYPE]"),
+        ({"mean": "a"}, UsageError, "--mean 'a' is not [NAME:]NUMBER,NUMBER,..."),
+        ({"std": 0}, UsageError, "--std has a 0, and is divided by"),
         ({"dynamic": ["x"]}, UsageError, "--dynamic 'x' is not NAME:AXIS=SYMBOL"),
         ({"input_data": "no.npz"}, UnreadableError, "cannot read no.npz: No such file or directory"),
         ({"output": "out.pt2"}, UnsupportedError, "out.pt2 would be an exported program" + ONLY),
