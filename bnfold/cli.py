@@ -74,6 +74,7 @@ def convert(
     opset: o.Opset = None,
     seed: o.Seed = 0,
     trust_pickle: o.TrustPickle = False,
+    leftover: o.Leftover = "keep",
     external_data: o.ExternalData = "auto",
     force: o.Force = False,
     verify: o.Level = "full",

@@ -22,19 +22,21 @@ class Folded:
     plan: Plan
 
 
-def fold(model: Any, example_inputs: Any = None) -> Folded:
+def fold(model: Any, example_inputs: Any = None, *, leftover: str = "keep") -> Folded:
     """Remove every BatchNorm that can be removed by rewriting weights. The argument is not changed.
 
     Args:
         model: `onnx.ModelProto` or `onnx_ir.Model`.
         example_inputs: Not needed for ONNX.
+        leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
+            its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
 
     Returns:
         The new model, of the same kind, and the plan.
 
     Raises:
         UnsupportedError: For a `torch.nn.Module` or `torch.export.ExportedProgram`.
-        UsageError: For anything else.
+        UsageError: For anything else, or a leftover that does not exist.
     """
     import onnx
     import onnx_ir as ir
@@ -42,11 +44,11 @@ def fold(model: Any, example_inputs: Any = None) -> Folded:
     from bnfold.frontends.onnx import fold_model, without_pauses
 
     if isinstance(model, ir.Model):
-        folded, plan = fold_model(model)
+        folded, plan = fold_model(model, leftover=leftover)
         return Folded(folded, plan)
     if isinstance(model, onnx.ModelProto):
         with without_pauses():
-            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False)
+            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False, leftover=leftover)
             return Folded(ir.serde.serialize_model(folded), plan)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):

@@ -13,6 +13,7 @@ import typer
 
 LEVELS = ("full", "quick", "off")
 EXTERNAL_DATA = ("auto", "always", "never")
+LEFTOVERS = ("keep", "affine", "conv")
 RUNTIMES = ("ort", "ort-as-written")
 ALL_RUNTIMES = ",".join(RUNTIMES)
 MIN_TIME_S = 2.0
@@ -146,6 +147,16 @@ Output = Annotated[
     Path | None,
     option(
         "-o", "--output", metavar="FILE", text="The ONNX file to write; MODEL-stem.folded.onnx beside MODEL if absent."
+    ),
+]
+Leftover = Annotated[
+    str,
+    option(
+        "--leftover",
+        metavar="AS",
+        text="What a BatchNorm that must stay becomes: keep; affine: Mul and Add, a single Add where its scale can go "
+        "elsewhere; conv: a depthwise 1x1 Conv.",
+        choices=LEFTOVERS,
     ),
 ]
 ExternalData = Annotated[

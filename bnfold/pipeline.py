@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.compare import check_tolerance
+from bnfold.leftover import check_leftover, said
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report, stored_bytes
 from bnfold.runners import RUNTIMES, as_ir, count_operators
@@ -49,6 +50,7 @@ def convert(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    leftover: str = "keep",
     external_data: str = "auto",
     force: bool = False,
     verify: str = "full",
@@ -78,6 +80,8 @@ def convert(
         opset: The ONNX opset; None takes torch's default.
         seed: Of the drawn inputs.
         trust_pickle: Whether code in the file may run.
+        leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
+            its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
         external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
         force: Whether an existing output may be replaced.
         verify: `"full"`, `"quick"` or `"off"`; the report says which level was reached.
@@ -104,6 +108,7 @@ def convert(
     options = TimingOptions(runtimes, threads, min_time)
     target = default_output(model) if output is None else Path(output)
     check_level(verify)
+    check_leftover(leftover)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time)
@@ -116,14 +121,15 @@ def convert(
     tell("folding", None)
     from bnfold.frontends.onnx import fold_model
 
-    folded, plan = fold_model(unfolded)
+    folded, plan = fold_model(unfolded, leftover=leftover)
+    after = count_operators(folded)
     tell("writing", None)
     with staged(folded, target, external_data=external_data, force=force) as written:
         report = replace(
             report,
             plan=plan,
-            notes=(*report.notes, *fate(steps, plan)),
-            operators_after=count_operators(folded),
+            notes=(*report.notes, *fate(steps, plan), *said(leftover, plan.kept, after.get("BatchNormalization", 0))),
+            operators_after=after,
             bytes_after=stored_bytes(as_ir(written.path), written.path),
         )
         before = model if report.source.format == "onnx" and not steps else unfolded

@@ -10,6 +10,7 @@ from bnfold.conditioning import worst_site
 from bnfold.economy import settle
 from bnfold.graph import Affine, Graph
 from bnfold.laws import read_laws
+from bnfold.leftover import splittable
 from bnfold.reasons import Reason
 from bnfold.solver import Solution, Solver
 from bnfold.system import System
@@ -101,19 +102,22 @@ class Folding:
     solution: Solution
 
 
-def make_plan(graph: Graph, kept: Mapping[str, Reason] | None = None, order: Sequence[str] = ()) -> Folding:
+def make_plan(
+    graph: Graph, kept: Mapping[str, Reason] | None = None, order: Sequence[str] = (), leftover: str = "keep"
+) -> Folding:
     """Decide what becomes of every affine of a graph.
 
     Args:
         graph: The model as the solver sees it.
         kept: BatchNorms that are no constant affine (training mode, computed parameters), with the reason.
         order: Names of all sites in the model's own order; sites that it does not name come last.
+        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
 
     Returns:
         The plan and the units. No weight has been computed yet.
     """
     system = read_laws(graph)
-    solver = Solver(system)
+    solver = Solver(system, splittable(system, graph, leftover))
     excluded: dict[str, Reason] = {
         op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
     }

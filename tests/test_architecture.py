@@ -21,7 +21,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "conditioning", "economy", "ledger"},
+    {"plan", "conditioning", "economy", "ledger", "leftover"},
     {"frontends"},
     {
         "load",

@@ -19,7 +19,7 @@ import onnx
 import pytest
 import tiny
 
-from bnfold import export, options, pipeline, runners, stages
+from bnfold import export, leftover, options, pipeline, runners, stages
 from bnfold.bench import DEFAULT_MIN_TIME_S
 from bnfold.cli import app, main
 from bnfold.reasons import Reason
@@ -239,8 +239,8 @@ def test_an_unwritable_folder_is_refused(
         (["convert"], "error[USAGE]: missing argument 'MODEL'\nSee bnfold convert --help.\n"),
         (["verify", "a.onnx"], "error[USAGE]: missing argument 'AFTER'\nSee bnfold verify --help.\n"),
         (
-            ["convert", "m", "--external"],
-            "error[USAGE]: no such option: --external\n"
+            ["convert", "m", "--external-dat"],
+            "error[USAGE]: no such option: --external-dat\n"
             "Did you mean --external-data? See bnfold convert --help.\n",
         ),
         (["inspect", "m", "--zzz"], "error[USAGE]: no such option: --zzz\nSee bnfold inspect --help.\n"),
@@ -400,6 +400,26 @@ def test_preprocessing_that_does_not_fit_is_two_lines(
     assert files(folder) == before
 
 
+def test_what_stays_can_be_something_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(tiny.bn_relu(), folder / "model.onnx")
+    for how, ops, words in (
+        ("keep", ["BatchNormalization", "Sigmoid"], ""),
+        ("affine", ["Mul", "Add", "Sigmoid"], "Mul and Add, or the one that suffices"),
+        ("conv", ["Conv", "Sigmoid"], "a depthwise 1×1 Conv"),
+    ):
+        assert main(["convert", "model.onnx", "--leftover", how, "--force"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert out.startswith("1 BatchNorm → 1 (1 kept)\n")
+        assert (f"  1 of the 1 BatchNorms that stay is {words}\n" in out) == bool(words)
+        assert [node.op_type for node in onnx.load(folder / "model.folded.onnx").graph.node] == ops
+    assert main(["convert", "model.onnx", "--leftover", "mull"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "error[USAGE]: no leftover is called 'mull'\nThere are: keep, affine, conv.\n",
+    )
+
+
 def test_json_to_stdout_is_json_and_nothing_else(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", model, "--json", "-", "--bench", "-v", *QUICK]) == 0
     out, err = capsys.readouterr()
@@ -545,6 +565,7 @@ def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
 
 def test_the_words_of_the_help_are_those_of_the_pipeline() -> None:
     assert options.LEVELS == stages.LEVELS
+    assert options.LEFTOVERS == leftover.LEFTOVERS
     assert options.EXTERNAL_DATA == export.EXTERNAL_DATA
     assert options.RUNTIMES == runners.RUNTIMES
     assert options.MIN_TIME_S == DEFAULT_MIN_TIME_S
@@ -657,6 +678,7 @@ def test_ctrl_c_leaves_nothing_behind(model: str, folder: Path) -> None:
         ("bnfold con", ["convert"]),
         ("bnfold explain ZERO", ["ZERO-PAD", "ZERO-GAMMA"]),
         ("bnfold convert --verify q", ["quick"]),
+        ("bnfold convert --leftover a", ["affine"]),
         ("bnfold convert --external", ["--external-data"]),
     ],
 )

@@ -285,6 +285,7 @@ def test_progress_names_the_stages_in_order(model: Path) -> None:
     ("arguments", "error", "what"),
     [
         ({"verify": "fulll"}, UsageError, "no level of verification is called 'fulll'"),
+        ({"leftover": "con"}, UsageError, "no leftover is called 'con'"),
         ({"rtol": -1.0}, UsageError, "--rtol must be 0 or more, not -1"),
         ({"atol": float("nan")}, UsageError, "--atol must be 0 or more, not nan"),
         ({"runtimes": ["tensorrt"]}, UsageError, "no runtime is called 'tensorrt'"),

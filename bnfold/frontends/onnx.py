@@ -39,6 +39,7 @@ from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
 from bnfold.graph import Graph, Op, Rigid, Shape
 from bnfold.ledger import Ledger
+from bnfold.leftover import check_leftover
 from bnfold.plan import Plan, Site, make_plan
 from bnfold.reasons import Reason
 
@@ -60,24 +61,26 @@ class Reading:
     order: tuple[str, ...]
 
 
-def fold_model(model: ir.Model, *, copy: bool = True) -> tuple[ir.Model, Plan]:
+def fold_model(model: ir.Model, *, copy: bool = True, leftover: str = "keep") -> tuple[ir.Model, Plan]:
     """Remove every BatchNorm that a change of units can remove.
 
     Args:
         model: Any ONNX model.
         copy: Whether to leave `model` as it is; a caller that does not need it any more saves time without.
+        leftover: What a BatchNorm that stays is written as: `"keep"`, `"affine"` or `"conv"` (`bnfold.leftover`).
 
     Returns:
         A new model with the same inputs, outputs and function, and the plan that was carried out.
     """
+    check_leftover(leftover)
     with without_pauses():
         prepared = prepare(model.clone() if copy else model)
-        return prepared.model, carry_out(prepared)
+        return prepared.model, carry_out(prepared, leftover)
 
 
-def plan_model(model: ir.Model) -> Plan:
+def plan_model(model: ir.Model, *, leftover: str = "keep") -> Plan:
     """What `fold_model` would do, to a copy."""
-    return fold_model(model)[1]
+    return fold_model(model, leftover=leftover)[1]
 
 
 @contextmanager
@@ -139,20 +142,20 @@ def prepare(model: ir.Model) -> Prepared:
     return Prepared(model, labels, names, gone)
 
 
-def carry_out(prepared: Prepared) -> Plan:
+def carry_out(prepared: Prepared, leftover: str) -> Plan:
     """Merge and fold every graph of a model in place, until there is nothing left to do."""
     model = prepared.model
     graphs = graphs_within(model.graph)
     ledgers: dict[ir.Graph, Ledger] = {}
     for graph in graphs:
-        _fold_graph(graph, prepared, ledgers)
+        _fold_graph(graph, prepared, ledgers, leftover)
     while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
         for graph in graphs:
-            _fold_graph(graph, prepared, ledgers)
+            _fold_graph(graph, prepared, ledgers, leftover)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
 
-def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger]) -> None:
+def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger], leftover: str) -> None:
     """Merge branches, then fold; again where the one made room for the other."""
     unsolved, again = graph not in ledgers, True
     while again:
@@ -167,10 +170,10 @@ def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Led
             ledger.merged(sums, reading.graph)
             unsolved = True
         else:
-            folding = make_plan(reading.graph, reading.context.kept, reading.order)
+            folding = make_plan(reading.graph, reading.context.kept, reading.order, leftover)
             ledger.folded(folding.plan)
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
-            rewrite_graph(graph, folding, reading.context, reading.graph)
+            rewrite_graph(graph, folding, reading.context, reading.graph, leftover)
             unsolved = False
         for node in nodes:
             if node.graph is None:

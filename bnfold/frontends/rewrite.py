@@ -17,6 +17,7 @@ from bnfold.affine import Array, Unit, rewrite, round_once
 from bnfold.economy import between_units
 from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
 from bnfold.frontends.edit import Editor
+from bnfold.frontends.leftover import Step, arithmetic_steps, leftover_steps
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
 from bnfold.graph import Graph, Linear, Op
 from bnfold.layout import Axis, Cells
@@ -24,7 +25,7 @@ from bnfold.plan import Folding
 from bnfold.system import Candidate
 
 
-def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, read: Graph) -> None:
+def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, read: Graph, leftover: str = "keep") -> None:
     """Apply a plan to a graph in place.
 
     Args:
@@ -32,15 +33,17 @@ def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, read: Gra
         folding: The plan and its units.
         context: What the readers knew.
         read: The same graph as the solver saw it.
+        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
     """
-    Rewriter(graph, folding, context, read).run()
+    Rewriter(graph, folding, context, read, leftover).run()
 
 
 class Rewriter(Editor):
     """One graph being rewritten."""
 
-    def __init__(self, graph: ir.Graph, folding: Folding, context: Context, read: Graph) -> None:
+    def __init__(self, graph: ir.Graph, folding: Folding, context: Context, read: Graph, leftover: str) -> None:
         super().__init__(graph, context.names)
+        self.leftover = leftover
         self.system, self.solution = folding.system, folding.solution
         self.context = context
         self.ops: dict[str, Op] = {op.name: op for op in read.ops}
@@ -116,7 +119,7 @@ class Rewriter(Editor):
         x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
         if y.is_graph_output() and not self._can_lend_its_name(x):
             self.orphans += [v for v in node.inputs if v is not None and v is not x]
-            self._replace(node, [("Identity", None)])
+            self._replace(node, [Step("Identity")])
             return
         leaves = y.is_graph_output()
         y.replace_all_uses_with(x, replace_graph_outputs=True)
@@ -125,18 +128,17 @@ class Rewriter(Editor):
         self.orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
 
-    def _replace(self, node: ir.Node, steps: Sequence[tuple[str, NDArray[Any] | None]]) -> None:
+    def _replace(self, node: ir.Node, steps: Sequence[Step]) -> None:
         """Replace a node of one feature by a chain of others, the last of which takes its name and its result's."""
         x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
         y = node.outputs[0]
         value = x
-        for i, (op_type, array) in enumerate(steps):
+        for i, (op_type, arrays, attributes) in enumerate(steps):
             last = i == len(steps) - 1
-            operands = [value]
-            if array is not None:
-                operands.append(self.constant(array, y.dtype, f"{node.name}_{op_type.lower()}_constant"))
+            wanted = f"{node.name}_{op_type.lower()}_constant"
+            operands = [value, *(self.constant(array, y.dtype, wanted) for array in arrays)]
             name = node.name if last else self.fresh(f"{node.name}_{op_type.lower()}")
-            step = ir.Node("", op_type, operands, num_outputs=1, name=name)
+            step = ir.Node("", op_type, operands, attributes, num_outputs=1, name=name)
             self.graph.insert_before(node, step)
             value = step.outputs[0]
             value.type, value.shape = y.type, y.shape
@@ -194,11 +196,16 @@ class Rewriter(Editor):
             self.set_input(found.node, found.operand, constant)
 
     def batch_norm(self, node: ir.Node, name: str) -> None:
-        """A BatchNorm that stays, between new units: gamma and beta."""
-        affine = self._kept_affine(name)
+        """A BatchNorm that stays, between new units: gamma and beta, or other operators."""
+        affine = self._kept_affine(name, even_unchanged=self.leftover != "keep")
         if affine is None:
             return
         scale, shift = affine
+        axes = self.system.axes[name]
+        steps = leftover_steps(node, self.leftover, dense(scale, axes), dense(shift, axes))
+        if steps is not None:
+            self._replace(node, steps)
+            return
         mean, var = (self.context.const(v) for v in node.inputs[3:5])
         assert mean is not None
         assert var is not None
@@ -210,12 +217,14 @@ class Rewriter(Editor):
             assert before is not None
             self.renew(node, index, before, array)
 
-    def _kept_affine(self, name: str) -> tuple[Array, Array] | None:
+    def _kept_affine(self, name: str, even_unchanged: bool = False) -> tuple[Array, Array] | None:
         """The scale and shift that an affine has between its new units; None where they are as before."""
         units, candidate = self.units(name), self.candidates.get(name)
-        if units is None or candidate is None or name in self.solution.removed:
+        if candidate is None or name in self.solution.removed:
             return None
-        return between_units(candidate, *units)
+        if units is None and even_unchanged:
+            return candidate.scale, candidate.shift
+        return None if units is None else between_units(candidate, *units)
 
     def arithmetic(self, node: ir.Node, name: str) -> None:
         """Mul, Add, Sub, Div, Neg by constants that stay, between new units."""
@@ -226,12 +235,7 @@ class Rewriter(Editor):
             return
         axes = self.system.axes[name]
         scale, shift = (dense(array, axes) for array in affine)
-        steps: list[tuple[str, NDArray[Any] | None]] = []
-        if np.any(scale != 1) or not shift.any():
-            steps.append(("Mul", scale))
-        if shift.any():
-            steps.append(("Add", shift))
-        self._replace(node, steps)
+        self._replace(node, arithmetic_steps(scale, shift))
 
     def _offset(self, node: ir.Node, name: str) -> None:
         """An Add or Sub of a constant that varies by position: the constant takes up the shift."""
