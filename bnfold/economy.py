@@ -57,8 +57,8 @@ def settle(
         if isinstance(op, Linear) and not op.bias_slot and op.name in system.views:
             bare.setdefault(solver.component_of(system.views[op.name][1]), []).append(op)
     for number, component in solver.components().items():
-        others = [c for c in component if not c.op.batch_norm]
-        counted = [c for c in component if not c.op.batch_norm or c.op.name in solver.split]
+        others = [c for c in component if not c.op.batch_norm and not c.op.within]
+        counted = others + [c for c in component if c.op.name in solver.split]
         linears = bare.get(number, [])
         if not any(c.op.name in solution.removed for c in others):
             continue

@@ -22,7 +22,7 @@ class Folded:
     plan: Plan
 
 
-def fold(model: Any, example_inputs: Any = None, *, leftover: str = "keep") -> Folded:
+def fold(model: Any, example_inputs: Any = None, *, leftover: str = "keep", norm_affine: bool = False) -> Folded:
     """Remove every BatchNorm that can be removed by rewriting weights. The argument is not changed.
 
     Args:
@@ -30,6 +30,8 @@ def fold(model: Any, example_inputs: Any = None, *, leftover: str = "keep") -> F
         example_inputs: Not needed for ONNX.
         leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
             its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
+        norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
+            InstanceNormalization are folded into what reads them, too.
 
     Returns:
         The new model, of the same kind, and the plan.
@@ -43,12 +45,13 @@ def fold(model: Any, example_inputs: Any = None, *, leftover: str = "keep") -> F
 
     from bnfold.frontends.onnx import fold_model, without_pauses
 
+    how: dict[str, Any] = {"leftover": leftover, "norm_affine": norm_affine}
     if isinstance(model, ir.Model):
-        folded, plan = fold_model(model, leftover=leftover)
+        folded, plan = fold_model(model, **how)
         return Folded(folded, plan)
     if isinstance(model, onnx.ModelProto):
         with without_pauses():
-            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False, leftover=leftover)
+            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False, **how)
             return Folded(ir.serde.serialize_model(folded), plan)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):

@@ -159,6 +159,14 @@ Leftover = Annotated[
         choices=LEFTOVERS,
     ),
 ]
+NormAffine = Annotated[
+    bool,
+    option(
+        "--norm-affine",
+        text="Fold the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and "
+        "InstanceNormalization as well.",
+    ),
+]
 ExternalData = Annotated[
     str,
     option(

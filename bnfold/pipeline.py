@@ -51,6 +51,7 @@ def convert(
     seed: int = 0,
     trust_pickle: bool = False,
     leftover: str = "keep",
+    norm_affine: bool = False,
     external_data: str = "auto",
     force: bool = False,
     verify: str = "full",
@@ -82,6 +83,8 @@ def convert(
         trust_pickle: Whether code in the file may run.
         leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
             its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
+        norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
+            InstanceNormalization are folded, too.
         external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
         force: Whether an existing output may be replaced.
         verify: `"full"`, `"quick"` or `"off"`; the report says which level was reached.
@@ -121,7 +124,7 @@ def convert(
     tell("folding", None)
     from bnfold.frontends.onnx import fold_model
 
-    folded, plan = fold_model(unfolded, leftover=leftover)
+    folded, plan = fold_model(unfolded, leftover=leftover, norm_affine=norm_affine)
     after = count_operators(folded)
     tell("writing", None)
     with staged(folded, target, external_data=external_data, force=force) as written:
@@ -159,6 +162,7 @@ def inspect(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    norm_affine: bool = False,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -175,7 +179,7 @@ def inspect(
     tell("planning", None)
     from bnfold.frontends.onnx import plan_model
 
-    plan = plan_model(unfolded)
+    plan = plan_model(unfolded, norm_affine=norm_affine)
     report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
     return judged(report, given)
 

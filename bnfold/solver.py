@@ -250,7 +250,8 @@ class Solver:
             refused.update(left)
             kept = set(component) - set(taken)
             for member in component:
-                if member in kept and (not member.candidate.op.batch_norm or member.name in self.split):
+                op = member.candidate.op
+                if member in kept and (member.name in self.split or not (op.batch_norm or op.within)):
                     moved += self._keep_single(member, member.name in excluded)
         solution = self._write_down(accepted, refused, moved)
         self._rollback(start)

@@ -420,6 +420,27 @@ def test_what_stays_can_be_something_else(folder: Path, capsys: pytest.CaptureFi
     )
 
 
+def test_other_normalisations_fold_where_they_are_asked_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("LayerNormalization", ["x", "gamma", "beta"], ["n"], name="ln"),
+        onnx.helper.make_node("Gemm", ["n", "w"], ["y"], name="linear"),
+    ]
+    drawn = {"gamma": rng.uniform(0.5, 2, 6), "beta": rng.standard_normal(6), "w": rng.standard_normal((6, 4))}
+    weights = {name: array.astype(np.float32) for name, array in drawn.items()}
+    onnx.save(tiny.model(nodes, weights, shape=("N", 6), out_shape=("N", 4)), folder / "model.onnx")
+    for words, inputs in (([], ["x", "gamma", "beta"]), (["--norm-affine"], ["x", "gamma"])):
+        assert main(["inspect", "model.onnx", *words]) == 0
+        said = "  and 1 of 1 scales and biases of other normalisations\n" in capsys.readouterr().out
+        assert said == bool(words)
+        assert main(["convert", "model.onnx", "--force", *words]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert "Verification passed" in out
+        assert out.startswith("0 BatchNorms\n" if words else "0 BatchNorms: nothing to fold\n")
+        assert list(onnx.load(folder / "model.folded.onnx").graph.node[0].input) == inputs
+
+
 def test_json_to_stdout_is_json_and_nothing_else(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", model, "--json", "-", "--bench", "-v", *QUICK]) == 0
     out, err = capsys.readouterr()

@@ -213,6 +213,31 @@ def test_a_checkpoint_goes_all_the_way(tmp_path: Path) -> None:
     assert planned.bytes_before == report.bytes_before
 
 
+def test_a_transformer_gives_up_the_scales_and_biases_of_its_norms(tmp_path: Path) -> None:
+    import torch
+
+    source = tmp_path / "net.py"
+    source.write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.TransformerEncoderLayer(16, 2, 32, dropout=0, batch_first=True, norm_first=True)\n"
+    )
+    torch.manual_seed(0)
+    net = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0, batch_first=True, norm_first=True)
+    for norm in (net.norm1, net.norm2):
+        torch.nn.init.uniform_(norm.weight, 0.5, 2)
+        torch.nn.init.normal_(norm.bias)
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    words = {"arch": f"{source}:net", "inputs": ["1x5x16"]}
+    report = convert(tmp_path / "net.pt", tmp_path / "out.onnx", norm_affine=True, **words)
+    assert report.passed
+    assert report.plan is not None
+    assert [(s.op, s.status) for s in report.plan.affines if "Norm" in s.op] == [("LayerNormalization", "folded")] * 2
+    assert report.plan == inspect(tmp_path / "net.pt", norm_affine=True, **words).plan
+    norms = [node for node in onnx.load(tmp_path / "out.onnx").graph.node if node.op_type == "LayerNormalization"]
+    assert [len(node.input) for node in norms] == [2, 2]
+
+
 def test_inspect_writes_nothing(model: Path, tmp_path: Path) -> None:
     before = files(tmp_path)
     report = inspect(model)

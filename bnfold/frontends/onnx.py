@@ -32,6 +32,7 @@ from bnfold.frontends.context import (
     value_names,
 )
 from bnfold.frontends.merge import Merger, held_values, merges_of
+from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
 from bnfold.frontends.rewrite import rewrite_graph
@@ -61,13 +62,16 @@ class Reading:
     order: tuple[str, ...]
 
 
-def fold_model(model: ir.Model, *, copy: bool = True, leftover: str = "keep") -> tuple[ir.Model, Plan]:
+def fold_model(
+    model: ir.Model, *, copy: bool = True, leftover: str = "keep", norm_affine: bool = False
+) -> tuple[ir.Model, Plan]:
     """Remove every BatchNorm that a change of units can remove.
 
     Args:
         model: Any ONNX model.
         copy: Whether to leave `model` as it is; a caller that does not need it any more saves time without.
         leftover: What a BatchNorm that stays is written as: `"keep"`, `"affine"` or `"conv"` (`bnfold.leftover`).
+        norm_affine: Whether the scale and bias of LayerNormalization and its kin are folded as well.
 
     Returns:
         A new model with the same inputs, outputs and function, and the plan that was carried out.
@@ -75,12 +79,12 @@ def fold_model(model: ir.Model, *, copy: bool = True, leftover: str = "keep") ->
     check_leftover(leftover)
     with without_pauses():
         prepared = prepare(model.clone() if copy else model)
-        return prepared.model, carry_out(prepared, leftover)
+        return prepared.model, carry_out(prepared, leftover, norm_affine)
 
 
-def plan_model(model: ir.Model, *, leftover: str = "keep") -> Plan:
+def plan_model(model: ir.Model, *, leftover: str = "keep", norm_affine: bool = False) -> Plan:
     """What `fold_model` would do, to a copy."""
-    return fold_model(model, leftover=leftover)[1]
+    return fold_model(model, leftover=leftover, norm_affine=norm_affine)[1]
 
 
 @contextmanager
@@ -142,25 +146,27 @@ def prepare(model: ir.Model) -> Prepared:
     return Prepared(model, labels, names, gone)
 
 
-def carry_out(prepared: Prepared, leftover: str) -> Plan:
+def carry_out(prepared: Prepared, leftover: str, norm_affine: bool) -> Plan:
     """Merge and fold every graph of a model in place, until there is nothing left to do."""
     model = prepared.model
     graphs = graphs_within(model.graph)
     ledgers: dict[ir.Graph, Ledger] = {}
     for graph in graphs:
-        _fold_graph(graph, prepared, ledgers, leftover)
+        _fold_graph(graph, prepared, ledgers, leftover, norm_affine)
     while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
         for graph in graphs:
-            _fold_graph(graph, prepared, ledgers, leftover)
+            _fold_graph(graph, prepared, ledgers, leftover, norm_affine)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
 
-def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger], leftover: str) -> None:
+def _fold_graph(
+    graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger], leftover: str, norm_affine: bool
+) -> None:
     """Merge branches, then fold; again where the one made room for the other."""
     unsolved, again = graph not in ledgers, True
     while again:
         nodes = list(graph)
-        reading = read_graph(graph, prepared.labels, prepared.names)
+        reading = read_graph(graph, prepared.labels, prepared.names, norm_affine)
         ledger = ledgers.setdefault(graph, Ledger(reading.order, reading.graph))
         sums = merges_of(graph, reading.context, reading.graph)
         if not sums and not unsolved:
@@ -197,13 +203,14 @@ def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:
         labels[node] = label
 
 
-def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> Reading:
+def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str], norm_affine: bool = False) -> Reading:
     """Translate one ONNX graph; bodies of control flow are left to their own turn."""
-    context = Context(graph, labels, names)
+    context = Context(graph, labels, names, norm_affine)
     nodes = list(graph)
     norms = [node for node in nodes if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS]
     context.norms = constant_norms(norms, context)
-    precision = min((PRECISION.get(node.outputs[0].dtype, 53) for node in norms), default=53)  # type: ignore[arg-type]
+    stored = [*norms, *(node for node in nodes if norm_affine and node.op_type in CHANNEL_AXIS)]
+    precision = min((PRECISION.get(node.outputs[0].dtype, 53) for node in stored), default=53)  # type: ignore[arg-type]
     for value in (*graph.inputs, *(v for node in nodes for v in (*node.inputs, *node.outputs))):
         if value is not None and value not in context.shapes and not context.is_const(value):
             context.shape(value)
@@ -225,6 +232,8 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
             xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
             return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
     reader = READERS.get(node.op_type) if is_onnx else None
+    if is_onnx and context.norm_affine and node.op_type in CHANNEL_AXIS:
+        reader = read_norm
     if reader is None:
         return context.rigid(node, Reason.NONLINEAR if is_onnx else Reason.BOUNDARY)
     if node.op_type in SHAPE_ONLY:

@@ -19,6 +19,7 @@ from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
 from bnfold.frontends.edit import Editor
 from bnfold.frontends.leftover import Step, arithmetic_steps, leftover_steps
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
+from bnfold.frontends.normalisations import CHANNEL_AXIS, HAS_BIAS, has_room, unit_parameters
 from bnfold.graph import Graph, Linear, Op
 from bnfold.layout import Axis, Cells
 from bnfold.plan import Folding
@@ -58,7 +59,8 @@ class Rewriter(Editor):
             if handler is not None:
                 handler(self, node, self.context.label(node))
         for node in nodes:
-            if self.context.label(node) in self.solution.removed or self._is_copy(node):
+            gone = self.context.label(node) in self.solution.removed and node.op_type not in CHANNEL_AXIS
+            if gone or self._is_copy(node):
                 self.take_out(node)
         drop_unread(self.orphans)
 
@@ -217,6 +219,39 @@ class Rewriter(Editor):
             assert before is not None
             self.renew(node, index, before, array)
 
+    def norm(self, node: ir.Node, name: str) -> None:
+        """LayerNormalization and its kin, whose scale and bias have gone, or are between new units."""
+        if name in self.solution.removed:
+            self._write_norm(node, *unit_parameters(node))
+            return
+        affine = self._kept_affine(name)
+        if affine is None:
+            return
+        scale, shift = affine
+        if has_room(node, scale) and (node.op_type in HAS_BIAS or not shift.any()):
+            self._write_norm(node, scale, shift if node.op_type in HAS_BIAS else None)
+            return
+        self._write_norm(node, *unit_parameters(node))
+        axes = self.system.axes[name]
+        at = node
+        for op_type, arrays, _ in arithmetic_steps(dense(scale, axes), dense(shift, axes)):
+            wanted = f"{node.name}_{op_type.lower()}_constant"
+            at = self.insert_after(at, op_type, [self.constant(a, node.outputs[0].dtype, wanted) for a in arrays])
+
+    def _write_norm(self, node: ir.Node, scale: Array, bias: Array | None) -> None:
+        """Give a normalisation other parameters; no bias is no operand."""
+        held = node.inputs[1]
+        assert held is not None
+        self.renew(node, 1, held, scale)
+        before = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is not None and before is not None:
+            self.renew(node, 2, before, bias)
+        elif bias is not None and bias.any():
+            self.set_input(node, 2, self.constant(bias, held.dtype, f"{held.name}_bias"))
+        elif before is not None:
+            node.resize_inputs(2)
+            self._orphans.append(before)
+
     def _kept_affine(self, name: str, even_unchanged: bool = False) -> tuple[Array, Array] | None:
         """The scale and shift that an affine has between its new units; None where they are as before."""
         units, candidate = self.units(name), self.candidates.get(name)
@@ -335,6 +370,7 @@ HANDLERS: dict[str, Handler] = {
     "ConvTranspose": Rewriter.linear,
     "Div": Rewriter.arithmetic,
     "GRU": Rewriter.recurrent,
+    **dict.fromkeys(CHANNEL_AXIS, Rewriter.norm),
     "Gather": Rewriter.table,
     "Gemm": Rewriter.linear,
     "LSTM": Rewriter.recurrent,
