@@ -8,7 +8,6 @@ number per channel: a scale over several axes has no place in the weights of a L
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.affine import Array
-from bnfold.frontends.context import Context, attr
+from bnfold.frontends.context import Context
 from bnfold.graph import Affine, Op, Rigid
 from bnfold.reasons import Reason
 
@@ -58,10 +57,9 @@ def _parameters(node: ir.Node, ctx: Context) -> Parameters | None:
     held = [v for v in node.inputs[1:3] if v is not None]
     if scale is None or any(not ctx.is_const(v) for v in held) or rank < 2:
         return None
-    axis = CHANNEL_AXIS[node.op_type](node, rank)
-    shape = ctx.shape(node.outputs[0])
-    channels = None if axis is None or shape is None else shape[axis]
-    if axis is None or not isinstance(channels, int):
+    axis = CHANNEL_AXIS[node.op_type] % rank
+    channels = (ctx.shape(node.outputs[0]) or ())[axis]
+    if not isinstance(channels, int):
         return None
     if node.op_type == "GroupNormalization" and (node.version or PER_CHANNEL) < PER_CHANNEL:
         repeats = channels // max(1, scale.size)
@@ -86,22 +84,12 @@ def has_room(node: ir.Node, scale: Array) -> bool:
     return stored is not None and stored.const_value is not None and stored.const_value.size == scale.size
 
 
-def _last(node: ir.Node, rank: int) -> int | None:
-    """The last axis, if nothing but it is normalised."""
-    axis = int(attr(node, "axis", -1)) % rank
-    return axis if axis == rank - 1 else None
-
-
-def _second(node: ir.Node, rank: int) -> int | None:
-    return 1
-
-
-CHANNEL_AXIS: dict[str, Callable[[ir.Node, int], int | None]] = {
-    "GroupNormalization": _second,
-    "InstanceNormalization": _second,
-    "LayerNormalization": _last,
-    "RMSNormalization": _last,
-    "SimplifiedLayerNormalization": _last,
+CHANNEL_AXIS = {
+    "GroupNormalization": 1,
+    "InstanceNormalization": 1,
+    "LayerNormalization": -1,
+    "RMSNormalization": -1,
+    "SimplifiedLayerNormalization": -1,
 }
 NEEDS_BIAS = ("GroupNormalization", "InstanceNormalization")
 HAS_BIAS = (*NEEDS_BIAS, "LayerNormalization")

@@ -140,8 +140,8 @@ def test_a_gamma_of_zero_folds() -> None:
     check(c.model(linear(c, y, 4)), "folded")
 
 
-@pytest.mark.parametrize(("axis", "fates"), [(-1, ("folded",)), (2, ("folded",)), (1, ()), (-2, ())])
-def test_only_the_last_axis_is_one_of_channels(axis: int, fates: Sequence[str]) -> None:
+@pytest.mark.parametrize(("axis", "fates"), [(-1, ("folded",)), (2, ("folded",)), (1, ()), (-2, ())])  # of rank 3
+def test_only_a_scale_along_the_last_axis_is_one_of_channels(axis: int, fates: Sequence[str]) -> None:
     c = Case()
     shape = (6,) if axis in (-1, 2) else (5, 6)
     y = c.op("LayerNormalization", c.input("N", 5, 6), c.draw(*shape), c.draw(*shape), axis=axis)
@@ -266,3 +266,14 @@ def test_a_shared_gamma_is_left_to_the_others() -> None:
     assert [site.name for site in plan.affines] == ["a", "b"]
     assert not np.all(held["gamma"] == 1)
     assert list(after.graph.node[[n.name for n in after.graph.node].index("b")].input)[1:] == ["gamma", "beta"]
+
+
+def test_the_rms_norm_of_onnxruntime_is_read_as_well() -> None:
+    """Its optimiser writes the operator into the default domain, where ONNX does not know it."""
+    c = Case(dtype=np.float32)
+    y = c.op("LayerNormalization", c.input("N", 6), c.draw(6), axis=-1, label="rms")
+    proto = declared(c.model(linear(c, y, 4, bias=False)), y, ("N", 6))
+    proto.graph.node[0].op_type = "SimplifiedLayerNormalization"
+    after, _, held = check(proto, "folded", ort=True, valid=False)
+    assert ops(after) == ["SimplifiedLayerNormalization", "MatMul"]
+    np.testing.assert_array_equal(held[after.graph.node[0].input[1]], np.ones(6))
