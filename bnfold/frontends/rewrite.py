@@ -250,7 +250,7 @@ class Rewriter(Editor):
             self.set_input(node, 2, self.constant(bias, held.dtype, f"{held.name}_bias"))
         elif before is not None:
             node.resize_inputs(2)
-            self._orphans.append(before)
+            self.orphans.append(before)
 
     def _kept_affine(self, name: str, even_unchanged: bool = False) -> tuple[Array, Array] | None:
         """The scale and shift that an affine has between its new units; None where they are as before."""
