@@ -179,6 +179,7 @@ def _fold_graph(
             folding = make_plan(reading.graph, reading.context.kept, reading.order, leftover)
             ledger.folded(folding.plan)
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
+            again = again or (leftover == "conv" and folding.plan.kept > 0)  # a depthwise Conv may be a branch
             rewrite_graph(graph, folding, reading.context, reading.graph, leftover)
             unsolved = False
         for node in nodes:

@@ -128,9 +128,15 @@ def test_a_residual_takes_the_bias_and_keeps_the_scale() -> None:
     """Post-norm: what is normalised is also the stream, so its scale is needed; both stay, or both go."""
     c = Case()
     x = tokens(c)
-    y = c.op("Add", linear(c, x, 6), x)
+    y = c.op("Add", linear(c, c.op("Abs", x), 6), x)
     proto = c.model(c.op("Tanh", y))
     check(proto, "kept")
+
+
+def test_a_linear_branch_beside_its_own_input_is_one_matrix() -> None:
+    c = Case()
+    x = tokens(c)
+    check(c.model(c.op("Tanh", c.op("Add", linear(c, x, 6), x))), "folded")
 
 
 def test_a_gamma_of_zero_folds() -> None:
