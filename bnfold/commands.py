@@ -37,7 +37,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         from bnfold.arch import parse_arch_args
         from bnfold.export import check_writable
 
-        for repeatable in {"arch_args", "inputs", "dynamic", "fail_on"} & set(arguments):
+        for repeatable in {"arch_args", "inputs", "dynamic", "mean", "std", "scale", "fail_on"} & set(arguments):
             arguments[repeatable] = arguments[repeatable] or []
         if "arch_args" in arguments:
             arguments["arch_args"] = parse_arch_args(arguments["arch_args"])

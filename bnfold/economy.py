@@ -57,7 +57,8 @@ def settle(
         if isinstance(op, Linear) and not op.bias_slot and op.name in system.views:
             bare.setdefault(solver.component_of(system.views[op.name][1]), []).append(op)
     for number, component in solver.components().items():
-        others = [c for c in component if not c.op.batch_norm]
+        others = [c for c in component if not c.op.batch_norm and not c.op.within]
+        counted = others + [c for c in component if c.op.name in solver.split]
         linears = bare.get(number, [])
         if not any(c.op.name in solution.removed for c in others):
             continue
@@ -66,9 +67,8 @@ def settle(
         trial = {**{c.op.name: solution.refused.get(c.op.name, Reason.NONLINEAR) for c in others}, **kept_back}
         other = solver.solve(trial)
         norms = {c.op.name for c in component if c.op.batch_norm}
-        if norms & solution.removed == norms & other.removed and _total(others, linears, system, other) <= _total(
-            others, linears, system, solution
-        ):
+        cost, now = (_total(counted, linears, system, s) for s in (other, solution))
+        if norms & solution.removed == norms & other.removed and cost <= now:
             kept_back, solution = trial, other
     return solution
 

@@ -97,6 +97,7 @@ class Affine(Op):
         spread: float64[C], standard deviation of the input as the BatchNorm knows it; None where it does not.
         fixed: Why it must stay, if it must.
         kind: The native operator, for reports.
+        within: Whether it is part of an operator that stays without it: the scale and bias of a LayerNormalization.
     """
 
     x: Value
@@ -107,6 +108,7 @@ class Affine(Op):
     spread: Array | None = None
     fixed: Reason | None = None
     kind: str = "BatchNormalization"
+    within: bool = False
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ class Laws:
             spread_of = None if op.spread is None else np.broadcast_to(op.spread, scale.shape).reshape(-1)[index]
         out = self.system.new(cells.shape)
         flat, made = ravel(cells), ravel(out)
-        gain = float(math.prod(size for size in shape if isinstance(size, int)))
+        gain = 0.0 if op.within else float(math.prod(size for size in shape if isinstance(size, int)))
         self.system.views[op.name] = (flat, made)
         self.system.axes[op.name] = axes
         self.system.made.append(made)

@@ -42,7 +42,8 @@ class Ledger:
         """Note a plan that was carried out; operators that it made itself are no sites."""
         self.growth += plan.growth
         self._norms |= {site.name: site for site in plan.sites}
-        self._affines |= {site.name: site for site in plan.affines if site.name in self.order}
+        known = self.order.keys() - self._norms.keys()  # what a BatchNorm was written as has its name
+        self._affines |= {site.name: site for site in plan.affines if site.name in known}
 
     def plan(self) -> Plan:
         """Everything, in the graph's own order, with operators by the names they have now."""

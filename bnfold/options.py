@@ -14,6 +14,7 @@ import typer
 LEVELS = ("full", "quick", "off")
 EXTERNAL_DATA = ("auto", "always", "never")
 DUPLICATE = ("never", "auto", "always")
+LEFTOVERS = ("keep", "affine", "conv")
 RUNTIMES = ("ort", "ort-as-written")
 ALL_RUNTIMES = ",".join(RUNTIMES)
 MIN_TIME_S = 2.0
@@ -82,6 +83,29 @@ Dynamic = Annotated[
         show_default=False,
     ),
 ]
+Mean = Annotated[
+    list[str] | None,
+    option(
+        "--mean",
+        metavar="[NAME:]X,...",
+        text="Preprocessing (x*scale - mean)/std becomes part of the model and folds: what is subtracted, per channel "
+        "or one for all, like 0.485,0.456,0.406; repeatable, for several inputs.",
+        show_default=False,
+    ),
+]
+Std = Annotated[
+    list[str] | None,
+    option("--std", metavar="[NAME:]X,...", text="What is divided by, after --mean.", show_default=False),
+]
+Scale = Annotated[
+    list[str] | None,
+    option(
+        "--scale",
+        metavar="[NAME:]X,...",
+        text="What is multiplied by, before --mean, like 1/255.",
+        show_default=False,
+    ),
+]
 Opset = Annotated[
     int | None, option("--opset", metavar="N", text="The ONNX opset to export; torch's default if absent.")
 ]
@@ -134,6 +158,24 @@ Output = Annotated[
     Path | None,
     option(
         "-o", "--output", metavar="FILE", text="The ONNX file to write; MODEL-stem.folded.onnx beside MODEL if absent."
+    ),
+]
+Leftover = Annotated[
+    str,
+    option(
+        "--leftover",
+        metavar="AS",
+        text="What a BatchNorm that must stay becomes: keep; affine: Mul and Add, a single Add where its scale can go "
+        "elsewhere; conv: a depthwise 1x1 Conv.",
+        choices=LEFTOVERS,
+    ),
+]
+NormAffine = Annotated[
+    bool,
+    option(
+        "--norm-affine",
+        text="Fold the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and "
+        "InstanceNormalization as well.",
     ),
 ]
 ExternalData = Annotated[

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
+from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
+from bnfold.leftover import said
+from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report, stored_bytes
 from bnfold.runners import RUNTIMES, as_ir, count_operators
-from bnfold.sharing import budget_bytes
-from bnfold.specs import DynamicDim, InputSpec
+from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
 from bnfold.stages import (
     Data,
     Progress,
@@ -26,6 +28,7 @@ from bnfold.stages import (
     check_level,
     judged,
     open_model,
+    preprocessed,
     read_given,
     report_on_files,
     timed,
@@ -43,9 +46,14 @@ def convert(
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
     dynamic: Sequence[str | DynamicDim] = (),
+    mean: ChannelNumbers | None = None,
+    std: ChannelNumbers | None = None,
+    scale: ChannelNumbers | None = None,
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    leftover: str = "keep",
+    norm_affine: bool = False,
     duplicate: str = "auto",
     external_data: str = "auto",
     force: bool = False,
@@ -69,9 +77,17 @@ def convert(
         inputs: Shapes of the example inputs, `[NAME:]SHAPE[:DTYPE]`.
         input_data: Arrays to export, verify and time with: a `.npy` or `.npz` file, or the arrays themselves.
         dynamic: Dimensions to leave open besides the batch, `NAME:AXIS=SYMBOL`.
+        mean: Preprocessing `(x·scale − mean)/std` becomes part of the model, and folds as far as it can. What is
+            subtracted: a number, one per channel, a mapping from inputs to either, or text, `[NAME:]X,...`.
+        std: What is divided by, after the mean.
+        scale: What is multiplied by, before the mean.
         opset: The ONNX opset; None takes torch's default.
         seed: Of the drawn inputs.
         trust_pickle: Whether code in the file may run.
+        leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
+            its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
+        norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
+            InstanceNormalization are folded, too.
         duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms: `"never"`,
             `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
         external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
@@ -96,11 +112,11 @@ def convert(
     from bnfold.export import check_writable, staged
 
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
+    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
     options = TimingOptions(runtimes, threads, min_time)
     target = default_output(model) if output is None else Path(output)
     check_level(verify)
-    budget_bytes(duplicate, 0)
+    choices = Choices(leftover, norm_affine, duplicate)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time)
@@ -109,22 +125,25 @@ def convert(
     unfolded, given, report = open_model(
         "convert", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
     )
+    unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("folding", None)
     from bnfold.frontends.onnx import fold_model
 
-    folded, plan = fold_model(unfolded, duplicate=duplicate)
+    folded, plan = fold_model(unfolded, choices)
     report = with_copies_noted(report, plan)
+    after = count_operators(folded)
     tell("writing", None)
     with staged(folded, target, external_data=external_data, force=force) as written:
         report = replace(
             report,
             plan=plan,
-            operators_after=count_operators(folded),
+            notes=(*report.notes, *fate(steps, plan), *said(leftover, plan.kept, after.get("BatchNormalization", 0))),
+            operators_after=after,
             bytes_after=stored_bytes(as_ir(written.path), written.path),
         )
-        before = model if report.source.format == "onnx" else unfolded
+        before = model if report.source.format == "onnx" and not steps else unfolded
         if verify != "off":
-            report = verified(report, before, written.path, given, rtol, atol, tell)
+            report = verified(report, before, written.path, given, rtol, atol, tell, steps)
         if bench and report.passed:
             report = timed(report, before, written.path, given, options, tell)
         report = judged(report, given)
@@ -143,9 +162,13 @@ def inspect(
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
     dynamic: Sequence[str | DynamicDim] = (),
+    mean: ChannelNumbers | None = None,
+    std: ChannelNumbers | None = None,
+    scale: ChannelNumbers | None = None,
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    norm_affine: bool = False,
     duplicate: str = "auto",
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
@@ -155,16 +178,19 @@ def inspect(
     The arguments are those of `convert`.
     """
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed)
-    budget_bytes(duplicate, 0)
+    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    choices = Choices(norm_affine=norm_affine, duplicate=duplicate)
     unfolded, given, report = open_model(
         "inspect", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
     )
+    unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
     from bnfold.frontends.onnx import plan_model
 
-    plan = plan_model(unfolded, duplicate=duplicate)
-    return judged(replace(with_copies_noted(report, plan), plan=plan), given)
+    plan = plan_model(unfolded, choices)
+    report = with_copies_noted(report, plan)
+    report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
+    return judged(report, given)
 
 
 def verify(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bnfold.conditioning import worst_site
 from bnfold.economy import settle
 from bnfold.graph import Affine, Graph
 from bnfold.laws import read_laws
+from bnfold.leftover import splittable
 from bnfold.reasons import Reason
 from bnfold.sharing import Allowance, Decision, copied, total_growth, with_copies
 from bnfold.solver import Solution, Solver
@@ -120,6 +122,7 @@ def make_plan(
     graph: Graph,
     kept: Mapping[str, Reason] | None = None,
     order: Sequence[str] = (),
+    leftover: str = "keep",
     allowance: Allowance | None = None,
 ) -> Folding:
     """Decide what becomes of every affine of a graph.
@@ -128,14 +131,15 @@ def make_plan(
         graph: The model as the solver sees it.
         kept: BatchNorms that are no constant affine (training mode, computed parameters), with the reason.
         order: Names of all sites in the model's own order; sites that it does not name come last.
+        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
         allowance: What copies of shared weights may cost; None makes none.
 
     Returns:
         The plan and the units. No weight has been computed yet.
     """
-    decision = decide(graph)
+    decision = decide(graph, leftover)
     if allowance is not None:
-        decision = with_copies(decision, allowance, decide)
+        decision = with_copies(decision, allowance, partial(decide, leftover=leftover))
     graph, system, solution = decision.graph, decision.system, decision.solution
     own = copied(decision)
     into = _absorbers(system, solution)
@@ -160,10 +164,10 @@ def make_plan(
     return Folding(Plan(tuple(norms), tuple(others), grown), graph, system, solution)
 
 
-def decide(graph: Graph) -> Decision:
+def decide(graph: Graph, leftover: str = "keep") -> Decision:
     """The units of a graph: solved, without what would cost precision, and without what gains nothing."""
     system = read_laws(graph)
-    solver = Solver(system)
+    solver = Solver(system, splittable(system, graph, leftover))
     excluded: dict[str, Reason] = {
         op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
     }

@@ -104,16 +104,23 @@ def headline(report: Report) -> Text:
 def _fold_headline(plan: Plan, verb: str) -> str:
     noun = "BatchNorm" if plan.batch_norms == 1 else "BatchNorms"
     if not plan.batch_norms:
-        return f"0 {noun}: nothing to fold"
+        others = any(site.status == "folded" for site in plan.affines)
+        return f"0 {noun}" if others else f"0 {noun}: nothing to fold"
     parts = [(plan.folded, verb), (plan.merged, "merged"), (plan.kept, "kept")]
     said = ", ".join(f"{count} {word}" for count, word in parts if count)
     return f"{plan.batch_norms} {noun} → {plan.kept} ({said})"
 
 
 def _print_affines(plan: Plan, console: Console) -> None:
-    folded = sum(site.status != "kept" for site in plan.affines)
-    if folded:
-        _print_sentence(f"and {folded} of {len(plan.affines)} other per-channel affines (Mul, Add, Sub, Div)", console)
+    norms = [site for site in plan.affines if site.op.endswith("Normalization")]
+    others = [site for site in plan.affines if site not in norms]
+    for sites, what in (
+        (others, "other per-channel affines (Mul, Add, Sub, Div)"),
+        (norms, "scales and biases of other normalisations"),
+    ):
+        folded = sum(site.status != "kept" for site in sites)
+        if folded:
+            _print_sentence(f"and {folded} of {len(sites)} {what}", console)
 
 
 def _print_kept(plan: Plan, console: Console, verbose: bool) -> None:

@@ -133,8 +133,9 @@ def solve(system: System, excluded: Mapping[str, Reason] | None = None) -> Solut
 class Solver:
     """The state of a search: blocks, both halves, and what has been accepted."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, split: Mapping[str, bool] | None = None) -> None:
         self.system = system
+        self.split = split or {}  # BatchNorms whose scale may go elsewhere if they stay, and whether their shift may
         self.blocks = Blocks(system)
         self.sizes = [len(cells) for cells in self.blocks.cells]
         self.scales = Scales(len(self.sizes))
@@ -238,6 +239,7 @@ class Solver:
     def solve(self, excluded: Mapping[str, Reason]) -> Solution:
         """Search every component, then write down the units."""
         accepted: list[_Member] = []
+        moved: list[_Member] = []
         refused: dict[str, Reason] = {}
         start = self._mark()
         for component in self._components().values():
@@ -248,9 +250,10 @@ class Solver:
             refused.update(left)
             kept = set(component) - set(taken)
             for member in component:
-                if member in kept and not member.candidate.op.batch_norm:
-                    self._keep_single(member)
-        solution = self._write_down(accepted, refused)
+                op = member.candidate.op
+                if member in kept and (member.name in self.split or not (op.batch_norm or op.within)):
+                    moved += self._keep_single(member, member.name in excluded)
+        solution = self._write_down(accepted, refused, moved)
         self._rollback(start)
         return solution
 
@@ -415,17 +418,26 @@ class Solver:
         """Demand `S_y = s·S_x` of two blocks."""
         return self.scales.union(x, y, s if isinstance(s, np.ndarray) else None if s == 1 else np.asarray([s]))
 
-    def _keep_single(self, member: _Member) -> None:
-        """Let an affine that stays be one operator, a multiplication or an addition, where there is room for it."""
+    def _keep_single(self, member: _Member, excluded: bool) -> list[_Member]:
+        """Let an affine that stays be one operator, a multiplication or an addition, where there is room for it.
+
+        Returns:
+            The affine, if it no longer multiplies.
+        """
         candidate = member.candidate
         if not member.finite or not candidate.scale.all():
-            return
-        steps = (self._accept_shifts, self._accept_scales)
-        for step in steps if not candidate.shift.any() else reversed(steps):
+            return []
+        steps = [self._accept_scales, self._accept_shifts]
+        if candidate.op.batch_norm:
+            steps = steps if self.split[member.name] and not excluded else steps[:1]
+        elif not candidate.shift.any():
+            steps.reverse()
+        for step in steps:
             mark = self._mark()
             if step(member):
-                return
+                return [member] if step == self._accept_scales else []
             self._rollback(mark)
+        return []
 
     def _accept_scales(self, member: _Member) -> bool:
         """Demand that an affine does not multiply."""
@@ -460,9 +472,9 @@ class Solver:
             laws.add(Reason.SHARED_UNIT)
         return next((r for r in PRECEDENCE if r in laws), Reason.IO)
 
-    def _write_down(self, accepted: list[_Member], refused: dict[str, Reason]) -> Solution:
+    def _write_down(self, accepted: list[_Member], refused: dict[str, Reason], moved: list[_Member]) -> Solution:
         scale, shift = np.ones(self.blocks.size), np.zeros(self.blocks.size)
-        for block, value in self._class_scales(accepted).items():
+        for block, value in self._class_scales([*accepted, *moved]).items():
             scale[self.blocks.cells[block]] = value
         for block, value in self.shifts.solve().items():
             shift[self.blocks.cells[block]] = value

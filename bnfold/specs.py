@@ -1,9 +1,10 @@
-"""The words of `--input` and `--dynamic`: what a user says about a model's inputs."""
+"""The words of `--input`, `--dynamic`, `--mean`, `--std` and `--scale`: what a user says about a model's inputs."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bnfold.errors import UsageError
@@ -13,6 +14,9 @@ DTYPES = (
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 _DIMS = re.compile(r"\d{1,9}(?:\s*(?P<sign>[x×,])\s*\d{1,9}(?:\s*(?P=sign)\s*\d{1,9})*)?")
+
+ChannelValues = Mapping[str | None, tuple[float, ...]]  # by input; None for the only one there is
+ChannelNumbers = float | str | Sequence[float] | Sequence[str] | Mapping[str, float | Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,72 @@ def parse_dynamic(text: str) -> DynamicDim:
             "Write it like x:0=batch: the input's name, the dimension's number, a name for it.",
         )
     return DynamicDim(match["name"], int(match["axis"]), match["symbol"])
+
+
+def parse_values(flag: str, given: ChannelNumbers | None) -> ChannelValues:
+    """Reads the values of `--mean`, `--std` or `--scale`, one per channel or one for all, by the input they are for.
+
+    Args:
+        flag: `"mean"`, `"std"` or `"scale"`.
+        given: `[NAME:]NUMBER,NUMBER,...` once or several times, or numbers, or a mapping from inputs to numbers.
+
+    Raises:
+        UsageError: It does not read, or is 0 where that would leave nothing.
+    """
+    if given is None:
+        return {}
+    found: dict[str | None, tuple[float, ...]] = {}
+    for name, values in _named_values(flag, given):
+        if name in found:
+            whose = "" if name is None else f" for input {name!r}"
+            raise UsageError(f"--{flag} is given twice{whose}", "Give it once, as NUMBER,NUMBER,..., one per channel.")
+        if not values or not all(math.isfinite(value) for value in values):
+            raise _not_numbers(flag, given)
+        if flag == "std" and 0 in values:
+            raise UsageError("--std has a 0, and is divided by", "Pass the standard deviations of the training data.")
+        if flag == "scale" and 0 in values:
+            raise UsageError("--scale has a 0, which makes every input the same", "Pass a factor, like 1/255.")
+        found[name] = values
+    return found
+
+
+def _named_values(flag: str, given: ChannelNumbers) -> Iterable[tuple[str | None, tuple[float, ...]]]:
+    if isinstance(given, str):
+        return [_parse_values(flag, given)]
+    if isinstance(given, Mapping):
+        return [(name, _numbers(flag, values)) for name, values in given.items()]
+    if isinstance(given, Sequence) and all(isinstance(value, str) for value in given):  # also where there is none
+        return [_parse_values(flag, str(text)) for text in given]
+    return [(None, _numbers(flag, given))]
+
+
+def _numbers(flag: str, given: object) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in given) if isinstance(given, Iterable) else (float(given),)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise _not_numbers(flag, given) from error
+
+
+def _parse_values(flag: str, text: str) -> tuple[str | None, tuple[float, ...]]:
+    """Reads `[NAME:]NUMBER,NUMBER,...`, where a number may be a fraction; a name may itself hold colons."""
+    name, colon, numbers = text.rpartition(":")
+    try:
+        values = tuple(_fraction(number) for number in numbers.split(","))
+    except (ValueError, ZeroDivisionError) as error:
+        raise _not_numbers(flag, text) from error
+    return name if colon else None, values
+
+
+def _fraction(text: str) -> float:
+    above, slash, below = text.partition("/")
+    return float(above) / float(below) if slash else float(above)
+
+
+def _not_numbers(flag: str, given: object) -> UsageError:
+    return UsageError(
+        f"--{flag} {given!r} is not [NAME:]NUMBER,NUMBER,...",
+        "Write it like 0.485,0.456,0.406, one number per channel, a single 0.5 for all, or image:0.5 for one input.",
+    )
 
 
 def written(shape: Sequence[int | None]) -> str:

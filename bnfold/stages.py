@@ -17,9 +17,10 @@ from bnfold.conditions import Condition, failures, parse_condition
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.feeds import load_input_data
 from bnfold.plan import Plan
+from bnfold.preprocess import Preprocessing, Step, insert, raw
 from bnfold.report import FileInfo, Report, stored_bytes
 from bnfold.runners import as_ir, count_operators
-from bnfold.specs import DynamicDim, InputSpec, parse_dynamic, parse_input
+from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
 from bnfold.verify import verify as verify_models
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Given:
     dynamic: tuple[DynamicDim, ...]
     conditions: tuple[Condition, ...]
     seed: int
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ def read_given(
     fail_on: Sequence[str] = (),
     *,
     seed: int,
+    mean: ChannelNumbers | None = None,
+    std: ChannelNumbers | None = None,
+    scale: ChannelNumbers | None = None,
 ) -> Given:
     """Reads what is given as text or as a file.
 
@@ -81,6 +86,7 @@ def read_given(
         dynamic=tuple(parse_dynamic(dim) if isinstance(dim, str) else dim for dim in dynamic),
         conditions=tuple(parse_condition(text) for text in fail_on),
         seed=seed,
+        preprocessing=Preprocessing(parse_values("mean", mean), parse_values("std", std), parse_values("scale", scale)),
     )
 
 
@@ -140,6 +146,16 @@ def by_name(given: Given, names: Sequence[str]) -> tuple[Given, tuple[str, ...]]
     return replace(given, data=data), (note,) if note else ()
 
 
+def preprocessed(
+    unfolded: onnx_ir.Model, report: Report, given: Given
+) -> tuple[onnx_ir.Model, Report, tuple[Step, ...]]:
+    """The model that is to be folded with its preprocessing in front, the report on it, and what was put there."""
+    if not given.preprocessing:
+        return unfolded, report, ()
+    model, steps = insert(unfolded, given.preprocessing)
+    return model, replace(report, operators_before=count_operators(model)), steps
+
+
 def report_on_files(
     command: str, before: StrPath, after: StrPath | None, given: Given, tell: Progress
 ) -> tuple[Given, Report]:
@@ -173,8 +189,9 @@ def verified(
     rtol: float | None,
     atol: float | None,
     tell: Progress,
+    steps: Sequence[Step] = (),
 ) -> Report:
-    """The report with the verdict on both models."""
+    """The report with the verdict on both models, which begin with these steps of preprocessing."""
     verdict = verify_models(
         before,
         after,
@@ -183,6 +200,7 @@ def verified(
         atol=atol,
         seed=given.seed,
         specs=given.specs,
+        drawn=lambda feeds: raw(steps, feeds),
         progress=lambda done: tell("verifying", done),
     )
     return replace(report, verification=verdict)

@@ -24,6 +24,8 @@ from bnfold.errors import BnfoldError, UnsupportedError
 from bnfold.feeds import InputSpec, make_feeds, model_inputs
 from bnfold.runners import Inputs, OrtRunner, as_ir, named_inputs, runnable
 
+Feeds = dict[str, NDArray[Any]]
+
 DYNAMIC_TRIALS = ((1, 0), (3, 1), (1, 2), (3, 3))  # batch size, what is added to the seed
 FIXED_TRIALS = ((1, 0), (1, 1), (1, 2))
 
@@ -105,6 +107,7 @@ def verify(
     atol: float | None = None,
     seed: int = 0,
     specs: Sequence[InputSpec] = (),
+    drawn: Callable[[Feeds], Feeds] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Verdict:
     """Compares two models, whoever made the second.
@@ -118,6 +121,7 @@ def verify(
         atol: What is allowed on top of it; None as above.
         seed: Of the drawn inputs.
         specs: Shapes and dtypes of the drawn inputs, where the model leaves them open.
+        drawn: Takes normal inputs to what the model expects, e.g. images of 0 to 255; None leaves them as drawn.
         progress: Called with the part done, 0 to 1.
 
     Raises:
@@ -139,7 +143,7 @@ def verify(
         failures = interface_differences(runner, other)
         if failures:
             return _failed(*failures)
-        trials = _trials(declared, runner, inputs, seed, specs)
+        trials = _trials(declared, runner, inputs, seed, specs, drawn)
         return _run(runner, other, trials, rtol, atol, progress)
 
 
@@ -180,16 +184,22 @@ def _declared_problem(
 
 
 def _trials(
-    declared: Any, runner: OrtRunner, inputs: Inputs | None, seed: int, specs: Sequence[InputSpec]
-) -> list[Callable[[], dict[str, NDArray[Any]]]]:
+    declared: Any,
+    runner: OrtRunner,
+    inputs: Inputs | None,
+    seed: int,
+    specs: Sequence[InputSpec],
+    drawn: Callable[[Feeds], Feeds] | None,
+) -> list[Callable[[], Feeds]]:
     """One function per input to try; each builds its feeds when called, so that only one set is in memory."""
     if inputs is not None:
         given = named_inputs(inputs, runner.input_names)
         return [lambda: make_feeds(declared, batch=1, seed=seed, specs=specs, data=given)]
     dynamic = any(decl.shape and decl.shape[0] is None for decl in model_inputs(declared))
 
-    def draw(batch: int, offset: int) -> dict[str, NDArray[Any]]:
-        return make_feeds(declared, batch=batch, seed=seed + offset, specs=specs)
+    def draw(batch: int, offset: int) -> Feeds:
+        feeds = make_feeds(declared, batch=batch, seed=seed + offset, specs=specs)
+        return feeds if drawn is None else drawn(feeds)
 
     plan = DYNAMIC_TRIALS if dynamic else FIXED_TRIALS
     return [lambda batch=batch, offset=offset: draw(batch, offset) for batch, offset in plan]  # type: ignore[misc]
@@ -198,7 +208,7 @@ def _trials(
 def _run(
     before: OrtRunner,
     after: OrtRunner,
-    trials: Sequence[Callable[[], dict[str, NDArray[Any]]]],
+    trials: Sequence[Callable[[], Feeds]],
     rtol: float | None,
     atol: float | None,
     progress: Callable[[float], None] | None,
@@ -248,9 +258,7 @@ def _run(
     return Verdict(not failures, "quick", tried, tuple(outputs), tuple(failures), tuple(notes))
 
 
-def _reported(
-    trials: Sequence[Callable[[], dict[str, NDArray[Any]]]], progress: Callable[[float], None] | None
-) -> Iterator[dict[str, NDArray[Any]]]:
+def _reported(trials: Sequence[Callable[[], Feeds]], progress: Callable[[float], None] | None) -> Iterator[Feeds]:
     for index, trial in enumerate(trials):
         if progress:
             progress(index / len(trials))

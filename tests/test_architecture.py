@@ -21,7 +21,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "conditioning", "economy", "ledger", "sharing"},
+    {"plan", "conditioning", "economy", "ledger", "leftover", "sharing", "choices"},
     {"frontends"},
     {
         "load",
@@ -35,6 +35,7 @@ FLOORS = [
         "feeds",
         "arrays",
         "runners",
+        "preprocess",
         "folding",
     },
     {"verify", "bench"},
@@ -59,6 +60,7 @@ LONGER_BECAUSE = {
     "render.py": "one short function per section of the report",
     "runners.py": "one class per runtime, and the forms of a model it opens",
     "solver.py": "one search; its state and its steps back belong together",
+    "stages.py": "one short function per step of the line",
     "verify.py": "one judgement; each way to fail is next to the others",
 }
 

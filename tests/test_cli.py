@@ -19,7 +19,7 @@ import onnx
 import pytest
 import tiny
 
-from bnfold import export, options, pipeline, runners, stages
+from bnfold import export, leftover, options, pipeline, runners, stages
 from bnfold.bench import DEFAULT_MIN_TIME_S
 from bnfold.cli import app, main
 from bnfold.reasons import Reason
@@ -239,8 +239,8 @@ def test_an_unwritable_folder_is_refused(
         (["convert"], "error[USAGE]: missing argument 'MODEL'\nSee bnfold convert --help.\n"),
         (["verify", "a.onnx"], "error[USAGE]: missing argument 'AFTER'\nSee bnfold verify --help.\n"),
         (
-            ["convert", "m", "--external"],
-            "error[USAGE]: no such option: --external\n"
+            ["convert", "m", "--external-dat"],
+            "error[USAGE]: no such option: --external-dat\n"
             "Did you mean --external-data? See bnfold convert --help.\n",
         ),
         (["inspect", "m", "--zzz"], "error[USAGE]: no such option: --zzz\nSee bnfold inspect --help.\n"),
@@ -354,6 +354,91 @@ def test_bench_times_one_or_two(model: str, folder: Path, capsys: pytest.Capture
     assert "Latency at batch 1 on 1 thread\n" in out
     assert "(no gain is expected: onnxruntime folds\n" in out or "no gain is expected" in out.replace("\n  ", " ")
     assert main(["bench", model, "--fail-on", "speedup.low<1", *QUICK]) == 1
+
+
+def test_preprocessing_becomes_part_of_the_model(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--scale", "1/255", "--mean", "0.485,0.456,0.406", "--std", "x:0.229,0.224,0.225"]
+    assert main(["inspect", model, *words]) == 0
+    said = (
+        "  preprocessing of input 'x': its scale folded; its shift stays as one Add\n"
+        "  (ZERO-PAD: the only absorber pads with zeros and the shift has nowhere else to\n"
+        "  go)\n"
+    )
+    assert said in capsys.readouterr().out
+    assert main(["convert", model, *words]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert said in out
+    assert [node.op_type for node in onnx.load(folder / "model.folded.onnx").graph.node] == ["Add", "Conv", "Relu"]
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_preprocessing_that_does_not_fit_is_two_lines(
+    command: str, model: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(folder)
+    for words, stderr in (
+        (
+            ["--std", "0.2,0,0.2"],
+            "--std has a 0, and is divided by\nPass the standard deviations of the training data.",
+        ),
+        (
+            ["--mean", "0.5;0.5"],
+            "--mean '0.5;0.5' is not [NAME:]NUMBER,NUMBER,...\n"
+            "Write it like 0.485,0.456,0.406, one number per channel, a single 0.5 for all, "
+            "or image:0.5 for one input.",
+        ),
+        (
+            ["--mean", "0.5,0.5"],
+            "--mean has 2 values, and input 'x' (?x3x6x6) does not have as many channels, "
+            "in axis 1 or in the last one\n"
+            "Give one value per channel, or a single one for all of them.",
+        ),
+    ):
+        assert main([command, model, *words]) == 2
+        assert capsys.readouterr() == ("", f"error[USAGE]: {stderr}\n")
+    assert files(folder) == before
+
+
+def test_what_stays_can_be_something_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(tiny.bn_relu(), folder / "model.onnx")
+    for how, ops, words in (
+        ("keep", ["BatchNormalization", "Sigmoid"], ""),
+        ("affine", ["Mul", "Add", "Sigmoid"], "Mul and Add, or the one that suffices"),
+        ("conv", ["Conv", "Sigmoid"], "a depthwise 1×1 Conv"),
+    ):
+        assert main(["convert", "model.onnx", "--leftover", how, "--force"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert out.startswith("1 BatchNorm → 1 (1 kept)\n")
+        assert (f"  1 of the 1 BatchNorms that stay is {words}\n" in out) == bool(words)
+        assert [node.op_type for node in onnx.load(folder / "model.folded.onnx").graph.node] == ops
+    assert main(["convert", "model.onnx", "--leftover", "mull"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "error[USAGE]: no leftover is called 'mull'\nThere are: keep, affine, conv.\n",
+    )
+
+
+def test_other_normalisations_fold_where_they_are_asked_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("LayerNormalization", ["x", "gamma", "beta"], ["n"], name="ln"),
+        onnx.helper.make_node("Gemm", ["n", "w"], ["y"], name="linear"),
+    ]
+    drawn = {"gamma": rng.uniform(0.5, 2, 6), "beta": rng.standard_normal(6), "w": rng.standard_normal((6, 4))}
+    weights = {name: array.astype(np.float32) for name, array in drawn.items()}
+    onnx.save(tiny.model(nodes, weights, shape=("N", 6), out_shape=("N", 4)), folder / "model.onnx")
+    for words, inputs in (([], ["x", "gamma", "beta"]), (["--norm-affine"], ["x", "gamma"])):
+        assert main(["inspect", "model.onnx", *words]) == 0
+        said = "  and 1 of 1 scales and biases of other normalisations\n" in capsys.readouterr().out
+        assert said == bool(words)
+        assert main(["convert", "model.onnx", "--force", *words]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert "Verification passed" in out
+        assert out.startswith("0 BatchNorms\n" if words else "0 BatchNorms: nothing to fold\n")
+        assert list(onnx.load(folder / "model.folded.onnx").graph.node[0].input) == inputs
 
 
 def test_json_to_stdout_is_json_and_nothing_else(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -501,6 +586,7 @@ def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
 
 def test_the_words_of_the_help_are_those_of_the_pipeline() -> None:
     assert options.LEVELS == stages.LEVELS
+    assert options.LEFTOVERS == leftover.LEFTOVERS
     assert options.EXTERNAL_DATA == export.EXTERNAL_DATA
     assert options.RUNTIMES == runners.RUNTIMES
     assert options.MIN_TIME_S == DEFAULT_MIN_TIME_S
@@ -613,6 +699,7 @@ def test_ctrl_c_leaves_nothing_behind(model: str, folder: Path) -> None:
         ("bnfold con", ["convert"]),
         ("bnfold explain ZERO", ["ZERO-PAD", "ZERO-GAMMA"]),
         ("bnfold convert --verify q", ["quick"]),
+        ("bnfold convert --leftover a", ["affine"]),
         ("bnfold convert --external", ["--external-data"]),
     ],
 )

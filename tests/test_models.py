@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from bnfold.capture import capture
+from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model
 from bnfold.load import load
 from bnfold.plan import Plan
@@ -206,3 +208,23 @@ def test_folding_twice_finds_nothing(name: str) -> None:
     assert second.folded == second.merged == 0
     assert second.kept == first.kept
     assert onnx_ir.to_proto(twice).SerializeToString() == onnx_ir.to_proto(once).SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["densenet", "iresnet"])
+@pytest.mark.parametrize(("leftover", "instead"), [("affine", "Add"), ("conv", "Conv")])
+def test_no_batch_norm_has_to_be_left_in_the_file(name: str, leftover: str, instead: str) -> None:
+    """Each that stays is one other operator: in DenseNet its scale goes through the ReLU into the next Conv."""
+    import onnx_ir
+
+    before, kept, plan = folded(name)
+    after, same_plan = fold_model(before, Choices(leftover=leftover))
+    assert same_plan == plan
+    counts = [Counter(node.op_type for node in model.graph) for model in (kept, after)]
+    assert counts[0].pop("BatchNormalization") == counts[1][instead] - counts[0][instead] == KEPT[name] > 0
+    assert counts[0].keys() | {instead} == counts[1].keys()
+    runner = OrtRunner(onnx_ir.to_proto(after).SerializeToString(), optimize=False, threads=1)
+    [output] = runner.run({runner.input_names[0]: digits()[0]}).values()
+    expected = answers(name)[0]
+    assert np.abs(output - expected).max() <= 1e-5 * np.abs(expected).max()
+    again, _ = fold_model(after, Choices(leftover=leftover))
+    assert onnx_ir.to_proto(again).SerializeToString() == onnx_ir.to_proto(after).SerializeToString()

@@ -35,8 +35,8 @@ def wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the folder forget half a percent of one weight."""
     right = frontend.fold_model
 
-    def wrong(model: onnx_ir.Model, **options: Any) -> Any:
-        folded, plan = right(model, **options)
+    def wrong(model: onnx_ir.Model, *choices: Any) -> Any:
+        folded, plan = right(model, *choices)
         weight = folded.graph.initializers["weight"]
         array = weight.const_value.numpy().copy()
         array[0, 0, 1, 1] *= 1.005
@@ -213,6 +213,31 @@ def test_a_checkpoint_goes_all_the_way(tmp_path: Path) -> None:
     assert planned.bytes_before == report.bytes_before
 
 
+def test_a_transformer_gives_up_the_scales_and_biases_of_its_norms(tmp_path: Path) -> None:
+    import torch
+
+    source = tmp_path / "net.py"
+    source.write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    return nn.TransformerEncoderLayer(16, 2, 32, dropout=0, batch_first=True, norm_first=True)\n"
+    )
+    torch.manual_seed(0)
+    net = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0, batch_first=True, norm_first=True)
+    for norm in (net.norm1, net.norm2):
+        torch.nn.init.uniform_(norm.weight, 0.5, 2)
+        torch.nn.init.normal_(norm.bias)
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    words = {"arch": f"{source}:net", "inputs": ["1x5x16"]}
+    report = convert(tmp_path / "net.pt", tmp_path / "out.onnx", norm_affine=True, **words)
+    assert report.passed
+    assert report.plan is not None
+    assert [(s.op, s.status) for s in report.plan.affines if "Norm" in s.op] == [("LayerNormalization", "folded")] * 2
+    assert report.plan == inspect(tmp_path / "net.pt", norm_affine=True, **words).plan
+    norms = [node for node in onnx.load(tmp_path / "out.onnx").graph.node if node.op_type == "LayerNormalization"]
+    assert [len(node.input) for node in norms] == [2, 2]
+
+
 def test_inspect_writes_nothing(model: Path, tmp_path: Path) -> None:
     before = files(tmp_path)
     report = inspect(model)
@@ -303,6 +328,7 @@ def test_progress_names_the_stages_in_order(model: Path) -> None:
     ("arguments", "error", "what"),
     [
         ({"verify": "fulll"}, UsageError, "no level of verification is called 'fulll'"),
+        ({"leftover": "con"}, UsageError, "no leftover is called 'con'"),
         ({"rtol": -1.0}, UsageError, "--rtol must be 0 or more, not -1"),
         ({"atol": float("nan")}, UsageError, "--atol must be 0 or more, not nan"),
         ({"runtimes": ["tensorrt"]}, UsageError, "no runtime is called 'tensorrt'"),
@@ -310,6 +336,8 @@ def test_progress_names_the_stages_in_order(model: Path) -> None:
         ({"threads": 0}, UsageError, "the number of threads must be at least 1, not 0"),
         ({"fail_on": ["kept"]}, UsageError, "--fail-on 'kept' is not METRIC>NUMBER"),
         ({"inputs": ["1xx3"]}, UsageError, "--input '1xx3' is not [NAME:]SHAPE[:DTYPE]"),
+        ({"mean": "a"}, UsageError, "--mean 'a' is not [NAME:]NUMBER,NUMBER,..."),
+        ({"std": 0}, UsageError, "--std has a 0, and is divided by"),
         ({"dynamic": ["x"]}, UsageError, "--dynamic 'x' is not NAME:AXIS=SYMBOL"),
         ({"input_data": "no.npz"}, UnreadableError, "cannot read no.npz: No such file or directory"),
         ({"output": "out.pt2"}, UnsupportedError, "out.pt2 would be an exported program" + ONLY),

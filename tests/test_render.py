@@ -145,6 +145,19 @@ def test_other_affines_are_counted() -> None:
     assert "other per-channel" not in rendered(reports.report(plan=sites(3)))
 
 
+def test_other_normalisations_are_counted_apart() -> None:
+    kinds = ("Mul", "LayerNormalization", "LayerNormalization", "RMSNormalization")
+    fates = (("folded", None), ("folded", None), ("kept", Reason.NONLINEAR), ("folded", None))
+    made = [Site(str(i), kind, *fate[:1], (), fate[1]) for i, (kind, fate) in enumerate(zip(kinds, fates, strict=True))]
+    lines = rendered(reports.report(plan=Plan((), tuple(made)))).splitlines()
+    assert lines[:3] == [
+        "0 BatchNorms",
+        "  and 1 of 1 other per-channel affines (Mul, Add, Sub, Div)",
+        "  and 2 of 3 scales and biases of other normalisations",
+    ]
+    assert "scales and biases" not in rendered(reports.report())
+
+
 def test_a_single_model_has_no_speed_up() -> None:
     timing = Timing((reports.SINGLE,), 8)
     bench = Report("bench", FileInfo("m.onnx", "0"), benchmark=timing, environment={}, operators_before={"Relu": 1})

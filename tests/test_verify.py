@@ -58,6 +58,24 @@ def test_every_form_of_a_model_is_accepted(form: str, tmp_path: Path) -> None:
     assert verify(tiny.conv_bn(), after)
 
 
+def test_drawn_inputs_are_taken_to_what_the_model_expects() -> None:
+    """Around 1000, one part in 10⁵ shows; inputs that are given stay as they are."""
+    shifted = relu(), relu(1 + 1e-5)
+    assert verify(*shifted, rtol=1.2e-5)
+    seen: list[float] = []
+
+    def far(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        moved = {name: array + np.float32(1000) for name, array in feeds.items()}
+        seen.extend(float(array.mean()) for array in moved.values())
+        return moved
+
+    [output] = verify(*shifted, drawn=far).outputs
+    assert output.max_abs > 5e-3
+    assert len(seen) == 4
+    verify(*shifted, {"x": np.ones((1, 3), np.float32)}, drawn=far)
+    assert len(seen) == 4
+
+
 def test_neither_model_is_changed() -> None:
     before, after = tiny.conv_bn(), tiny.folded()
     bytes_before, bytes_after = before.SerializeToString(), after.SerializeToString()

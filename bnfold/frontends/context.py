@@ -46,11 +46,13 @@ class Context:
         labels: The unique display name of every node.
         kept: BatchNorms that are no constant affine, with the reason, by label.
         norms: The BatchNormalizations with constant parameters.
+        norm_affine: Whether the scale and bias of LayerNormalization and its kin may go.
         names: Every value name of the whole model: a body's value may not hide one of an enclosing graph.
     """
 
-    def __init__(self, graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> None:
+    def __init__(self, graph: ir.Graph, labels: dict[ir.Node, str], names: set[str], norm_affine: bool = False) -> None:
         self.graph = graph
+        self.norm_affine = norm_affine
         self.names = names
         self.shapes: dict[Value, Shape] = {}
         self.labels = labels

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from bnfold.branches import may_merge
+from bnfold.choices import AS_USUAL, Choices
 from bnfold.frontends.constants import fold_constants
 from bnfold.frontends.context import (
     CONTROL_FLOW,
@@ -32,6 +33,7 @@ from bnfold.frontends.context import (
     value_names,
 )
 from bnfold.frontends.merge import Merger, held_values, merges_of
+from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
 from bnfold.frontends.rewrite import rewrite_graph
@@ -61,25 +63,25 @@ class Reading:
     order: tuple[str, ...]
 
 
-def fold_model(model: ir.Model, *, copy: bool = True, duplicate: str = "auto") -> tuple[ir.Model, Plan]:
+def fold_model(model: ir.Model, choices: Choices = AS_USUAL, *, copy: bool = True) -> tuple[ir.Model, Plan]:
     """Remove every BatchNorm that a change of units can remove.
 
     Args:
         model: Any ONNX model.
         copy: Whether to leave `model` as it is; a caller that does not need it any more saves time without.
-        duplicate: `"never"`, `"auto"` or `"always"`: whether operators that share a weight may get copies of it.
+        choices: How to fold it.
 
     Returns:
         A new model with the same inputs, outputs and function, and the plan that was carried out.
     """
     with without_pauses():
         prepared = prepare(model.clone() if copy else model)
-        return prepared.model, carry_out(prepared, duplicate)
+        return prepared.model, carry_out(prepared, choices)
 
 
-def plan_model(model: ir.Model, *, duplicate: str = "auto") -> Plan:
+def plan_model(model: ir.Model, choices: Choices = AS_USUAL) -> Plan:
     """What `fold_model` would do, to a copy."""
-    return fold_model(model, duplicate=duplicate)[1]
+    return fold_model(model, choices)[1]
 
 
 @contextmanager
@@ -141,26 +143,28 @@ def prepare(model: ir.Model) -> Prepared:
     return Prepared(model, labels, names, gone)
 
 
-def carry_out(prepared: Prepared, duplicate: str) -> Plan:
+def carry_out(prepared: Prepared, choices: Choices) -> Plan:
     """Merge and fold every graph of a model in place, until there is nothing left to do."""
     model = prepared.model
     graphs = graphs_within(model.graph)
-    budget = budget_bytes(duplicate, sum(_nbytes(v) for graph in graphs for v in graph.initializers.values()))
+    budget = budget_bytes(choices.duplicate, sum(_nbytes(v) for graph in graphs for v in graph.initializers.values()))
     ledgers: dict[ir.Graph, Ledger] = {}
     for graph in graphs:
-        _fold_graph(graph, prepared, ledgers, budget)
+        _fold_graph(graph, prepared, ledgers, choices, budget)
     while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
         for graph in graphs:
-            _fold_graph(graph, prepared, ledgers, budget)
+            _fold_graph(graph, prepared, ledgers, choices, budget)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
 
-def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger], budget: float) -> None:
+def _fold_graph(
+    graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger], choices: Choices, budget: float
+) -> None:
     """Merge branches, then fold; again where the one made room for the other."""
     unsolved, again = graph not in ledgers, True
     while again:
         nodes = list(graph)
-        reading = read_graph(graph, prepared.labels, prepared.names)
+        reading = read_graph(graph, prepared.labels, prepared.names, choices.norm_affine)
         ledger = ledgers.setdefault(graph, Ledger(reading.order, reading.graph))
         sums = merges_of(graph, reading.context, reading.graph)
         if not sums and not unsolved:
@@ -170,11 +174,12 @@ def _fold_graph(graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Led
             ledger.merged(sums, reading.graph)
             unsolved = True
         else:
-            left = budget - sum(other.growth for other in ledgers.values())
-            folding = make_plan(reading.graph, reading.context.kept, reading.order, Allowance(_nbytes, left))
+            left = Allowance(_nbytes, budget - sum(other.growth for other in ledgers.values()))
+            folding = make_plan(reading.graph, reading.context.kept, reading.order, choices.leftover, left)
             ledger.folded(folding.plan)
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
-            rewrite_graph(graph, folding, reading.context, folding.graph)
+            again = again or (choices.leftover == "conv" and folding.plan.kept > 0)  # a depthwise Conv may be a branch
+            rewrite_graph(graph, folding, reading.context, choices.leftover)
             unsolved = False
         for node in nodes:
             if node.graph is None:
@@ -204,13 +209,14 @@ def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:
         labels[node] = label
 
 
-def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str]) -> Reading:
+def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str], norm_affine: bool = False) -> Reading:
     """Translate one ONNX graph; bodies of control flow are left to their own turn."""
-    context = Context(graph, labels, names)
+    context = Context(graph, labels, names, norm_affine)
     nodes = list(graph)
     norms = [node for node in nodes if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS]
     context.norms = constant_norms(norms, context)
-    precision = min((PRECISION.get(node.outputs[0].dtype, 53) for node in norms), default=53)  # type: ignore[arg-type]
+    stored = [*norms, *(node for node in nodes if norm_affine and node.op_type in CHANNEL_AXIS)]
+    precision = min((PRECISION.get(node.outputs[0].dtype, 53) for node in stored), default=53)  # type: ignore[arg-type]
     for value in (*graph.inputs, *(v for node in nodes for v in (*node.inputs, *node.outputs))):
         if value is not None and value not in context.shapes and not context.is_const(value):
             context.shape(value)
@@ -232,6 +238,8 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
             xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
             return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
     reader = READERS.get(node.op_type) if is_onnx else None
+    if is_onnx and context.norm_affine and node.op_type in CHANNEL_AXIS:
+        reader = read_norm
     if reader is None:
         return context.rigid(node, Reason.NONLINEAR if is_onnx else Reason.BOUNDARY)
     if node.op_type in SHAPE_ONLY:

@@ -17,34 +17,37 @@ from bnfold.affine import Array, Unit, rewrite, round_once
 from bnfold.economy import between_units
 from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
 from bnfold.frontends.edit import Editor
+from bnfold.frontends.leftover import Step, arithmetic_steps, leftover_steps
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
-from bnfold.graph import Graph, Linear, Op, Recurrent
+from bnfold.frontends.normalisations import CHANNEL_AXIS, HAS_BIAS, has_room, unit_parameters
+from bnfold.graph import Linear, Op, Recurrent
 from bnfold.layout import Axis, Cells
 from bnfold.plan import Folding
 from bnfold.sharing import Own, Version, version
 from bnfold.system import Candidate
 
 
-def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, read: Graph) -> None:
+def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, leftover: str = "keep") -> None:
     """Apply a plan to a graph in place.
 
     Args:
         graph: The ONNX graph that was read.
         folding: The plan and its units.
         context: What the readers knew.
-        read: The same graph as the solver saw it.
+        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
     """
-    Rewriter(graph, folding, context, read).run()
+    Rewriter(graph, folding, context, leftover).run()
 
 
 class Rewriter(Editor):
     """One graph being rewritten."""
 
-    def __init__(self, graph: ir.Graph, folding: Folding, context: Context, read: Graph) -> None:
+    def __init__(self, graph: ir.Graph, folding: Folding, context: Context, leftover: str) -> None:
         super().__init__(graph, context.names)
+        self.leftover = leftover
         self.system, self.solution = folding.system, folding.solution
         self.context = context
-        self.ops: dict[str, Op] = {op.name: op for op in read.ops}
+        self.ops: dict[str, Op] = {op.name: op for op in folding.graph.ops}
         self.candidates: dict[str, Candidate] = {c.op.name: c for c in folding.system.candidates}
         self._done: set[ir.Value] = set()  # shared weights that have been rewritten already
         self._versions: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}  # copies of shared weights
@@ -57,7 +60,8 @@ class Rewriter(Editor):
             if handler is not None:
                 handler(self, node, self.context.label(node))
         for node in nodes:
-            if self.context.label(node) in self.solution.removed or self._is_copy(node):
+            gone = self.context.label(node) in self.solution.removed and node.op_type not in CHANNEL_AXIS
+            if gone or self._is_copy(node):
                 self.take_out(node)
         drop_unread(self.orphans)
 
@@ -132,7 +136,7 @@ class Rewriter(Editor):
         x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
         if y.is_graph_output() and not self._can_lend_its_name(x):
             self.orphans += [v for v in node.inputs if v is not None and v is not x]
-            self._replace(node, [("Identity", None)])
+            self._replace(node, [Step("Identity")])
             return
         leaves = y.is_graph_output()
         y.replace_all_uses_with(x, replace_graph_outputs=True)
@@ -141,18 +145,17 @@ class Rewriter(Editor):
         self.orphans += [v for v in node.inputs if v is not None and v is not x]
         self.graph.remove(node, safe=True)
 
-    def _replace(self, node: ir.Node, steps: Sequence[tuple[str, NDArray[Any] | None]]) -> None:
+    def _replace(self, node: ir.Node, steps: Sequence[Step]) -> None:
         """Replace a node of one feature by a chain of others, the last of which takes its name and its result's."""
         x = next(v for v in node.inputs if v is not None and not self.context.is_const(v))
         y = node.outputs[0]
         value = x
-        for i, (op_type, array) in enumerate(steps):
+        for i, (op_type, arrays, attributes) in enumerate(steps):
             last = i == len(steps) - 1
-            operands = [value]
-            if array is not None:
-                operands.append(self.constant(array, y.dtype, f"{node.name}_{op_type.lower()}_constant"))
+            wanted = f"{node.name}_{op_type.lower()}_constant"
+            operands = [value, *(self.constant(array, y.dtype, wanted) for array in arrays)]
             name = node.name if last else self.fresh(f"{node.name}_{op_type.lower()}")
-            step = ir.Node("", op_type, operands, num_outputs=1, name=name)
+            step = ir.Node("", op_type, operands, attributes, num_outputs=1, name=name)
             self.graph.insert_before(node, step)
             value = step.outputs[0]
             value.type, value.shape = y.type, y.shape
@@ -213,11 +216,16 @@ class Rewriter(Editor):
             self.set_input(found.node, found.operand, constant)
 
     def batch_norm(self, node: ir.Node, name: str) -> None:
-        """A BatchNorm that stays, between new units: gamma and beta."""
-        affine = self._kept_affine(name)
+        """A BatchNorm that stays, between new units: gamma and beta, or other operators."""
+        affine = self._kept_affine(name, even_unchanged=self.leftover != "keep")
         if affine is None:
             return
         scale, shift = affine
+        axes = self.system.axes[name]
+        steps = leftover_steps(node, self.leftover, dense(scale, axes), dense(shift, axes))
+        if steps is not None:
+            self._replace(node, steps)
+            return
         mean, var = (self.context.const(v) for v in node.inputs[3:5])
         assert mean is not None
         assert var is not None
@@ -229,12 +237,47 @@ class Rewriter(Editor):
             assert before is not None
             self.renew(node, index, before, array)
 
-    def _kept_affine(self, name: str) -> tuple[Array, Array] | None:
+    def norm(self, node: ir.Node, name: str) -> None:
+        """LayerNormalization and its kin, whose scale and bias have gone, or are between new units."""
+        if name in self.solution.removed:
+            self._write_norm(node, *unit_parameters(node))
+            return
+        affine = self._kept_affine(name)
+        if affine is None:
+            return
+        scale, shift = affine
+        if has_room(node, scale) and (node.op_type in HAS_BIAS or not shift.any()):
+            self._write_norm(node, scale, shift if node.op_type in HAS_BIAS else None)
+            return
+        self._write_norm(node, *unit_parameters(node))
+        axes = self.system.axes[name]
+        at = node
+        for op_type, arrays, _ in arithmetic_steps(dense(scale, axes), dense(shift, axes)):
+            wanted = f"{node.name}_{op_type.lower()}_constant"
+            at = self.insert_after(at, op_type, [self.constant(a, node.outputs[0].dtype, wanted) for a in arrays])
+
+    def _write_norm(self, node: ir.Node, scale: Array, bias: Array | None) -> None:
+        """Give a normalisation other parameters; no bias is no operand."""
+        held = node.inputs[1]
+        assert held is not None
+        self.renew(node, 1, held, scale)
+        before = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is not None and before is not None:
+            self.renew(node, 2, before, bias)
+        elif bias is not None and bias.any():
+            self.set_input(node, 2, self.constant(bias, held.dtype, f"{held.name}_bias"))
+        elif before is not None:
+            node.resize_inputs(2)
+            self.orphans.append(before)
+
+    def _kept_affine(self, name: str, even_unchanged: bool = False) -> tuple[Array, Array] | None:
         """The scale and shift that an affine has between its new units; None where they are as before."""
         units, candidate = self.units(name), self.candidates.get(name)
-        if units is None or candidate is None or name in self.solution.removed:
+        if candidate is None or name in self.solution.removed:
             return None
-        return between_units(candidate, *units)
+        if units is None and even_unchanged:
+            return candidate.scale, candidate.shift
+        return None if units is None else between_units(candidate, *units)
 
     def arithmetic(self, node: ir.Node, name: str) -> None:
         """Mul, Add, Sub, Div, Neg by constants that stay, between new units."""
@@ -245,12 +288,7 @@ class Rewriter(Editor):
             return
         axes = self.system.axes[name]
         scale, shift = (dense(array, axes) for array in affine)
-        steps: list[tuple[str, NDArray[Any] | None]] = []
-        if np.any(scale != 1) or not shift.any():
-            steps.append(("Mul", scale))
-        if shift.any():
-            steps.append(("Add", shift))
-        self._replace(node, steps)
+        self._replace(node, arithmetic_steps(scale, shift))
 
     def _offset(self, node: ir.Node, name: str) -> None:
         """An Add or Sub of a constant that varies by position: the constant takes up the shift."""
@@ -352,6 +390,7 @@ HANDLERS: dict[str, Handler] = {
     "ConvTranspose": Rewriter.linear,
     "Div": Rewriter.arithmetic,
     "GRU": Rewriter.recurrent,
+    **dict.fromkeys(CHANNEL_AXIS, Rewriter.norm),
     "Gather": Rewriter.table,
     "Gemm": Rewriter.linear,
     "LSTM": Rewriter.recurrent,

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model, plan_model
 from bnfold.plan import Plan
 
@@ -168,8 +169,8 @@ def fold(proto: onnx.ModelProto, *, check: bool = True, duplicate: str = "auto")
     """Fold a model, and check what holds for every fold: the argument stays, a second fold finds nothing."""
     original = ir.from_proto(proto)
     written = ir.to_proto(original).SerializeToString(deterministic=True)
-    planned = plan_model(original, duplicate=duplicate)
-    model, plan = fold_model(original, duplicate=duplicate)
+    planned = plan_model(original, Choices(duplicate=duplicate))
+    model, plan = fold_model(original, Choices(duplicate=duplicate))
     assert ir.to_proto(original).SerializeToString(deterministic=True) == written, "the argument was changed"
     assert planned == plan, "the plan alone and the fold's plan differ"
     after = ir.to_proto(model)
@@ -178,7 +179,7 @@ def fold(proto: onnx.ModelProto, *, check: bool = True, duplicate: str = "auto")
     assert [i.name for i in proto.graph.output] == [i.name for i in after.graph.output]
     weights = {t.name for t in proto.graph.initializer} if proto.ir_version < 4 else set()
     assert [i.name for i in proto.graph.input if i.name not in weights] == [i.name for i in after.graph.input]
-    _, again = fold_model(ir.from_proto(after), duplicate=duplicate)
+    _, again = fold_model(ir.from_proto(after), Choices(duplicate=duplicate))
     assert again.folded == again.merged == 0, f"a second fold found {[s for s in again.sites if s.status != 'kept']}"
     return Folded(proto, after, plan)
 

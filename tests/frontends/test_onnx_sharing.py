@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from bnfold.choices import Choices
 from bnfold.frontends.onnx import plan_model
 from tests.frontends.onnx_case import Case, Folded, check, codes, fold, same_function
 
@@ -197,7 +198,7 @@ def planned(small: int, large: int, rest: int, duplicate: str) -> tuple[tuple[st
         w = c.draw(4, size // 16, 1)
         outs += [c.bn(c.op("Conv", c.input("N", size // 16, 2, name=f"x{size}_{i}"), w), 4) for i in range(2)]
     outs.append(c.op("MatMul", c.input("N", rest // 16, name="rest"), c.const(np.zeros((rest // 16, 4)))))
-    plan = plan_model(ir.from_proto(c.model(*outs)), duplicate=duplicate)
+    plan = plan_model(ir.from_proto(c.model(*outs)), Choices(duplicate=duplicate))
     return codes(plan), plan.growth
 
 
