@@ -31,6 +31,7 @@ from bnfold.system import REASONS, Candidate, System
 from bnfold.window import Mask
 
 EXACT = 12  # affines in a component that is still searched exhaustively
+ROUNDING = 1e-12  # what a shift may gather on its way
 EXCHANGE_STEPS = 20_000  # attempts an exchange pass may cost
 
 # What the user is told when several laws stand in the way together: the first of these that is among them.
@@ -148,6 +149,7 @@ class Solver:
         self._count_needs()
         self._groups: dict[int, list[_Member]] | None = None
         self._component: list[int] = []
+        self._passing = list(system.passing)
         self._note_base()
 
     def _put_laws(self) -> None:
@@ -255,7 +257,19 @@ class Solver:
                     moved += self._keep_single(member, member.name in excluded)
         solution = self._write_down(accepted, refused, moved)
         self._rollback(start)
-        return solution
+        return solution if self._passes(solution) else self.solve(excluded)
+
+    def _passes(self, solution: Solution) -> bool:
+        """Whether every constant that a ReLU must not clip is left positive; what is not loses its shift for good."""
+        passing: list[tuple[Cells, Array]] = []
+        clipped: list[tuple[Cells, Array]] = []
+        for cells, constant in self._passing:
+            fits = np.all(solution.shift[cells] <= constant * (1 + ROUNDING))
+            (passing if fits else clipped).append((cells, constant))
+        for block in {block for cells, _ in clipped for block in self.blocks.of(cells)}:
+            self.shifts.add([(block, 1.0)], 0.0, frozenset((Reason.NONLINEAR,)))
+        self._passing = passing
+        return not clipped
 
     def components(self) -> dict[int, list[Candidate]]:
         """Candidates that can influence one another, by the number of their component."""
