@@ -11,6 +11,7 @@ from bnfold.economy import settle
 from bnfold.graph import Affine, Graph
 from bnfold.laws import read_laws
 from bnfold.leftover import splittable
+from bnfold.reach import Find, all_fits, make_room
 from bnfold.reasons import Reason
 from bnfold.solver import Solution, Solver
 from bnfold.system import System
@@ -103,7 +104,11 @@ class Folding:
 
 
 def make_plan(
-    graph: Graph, kept: Mapping[str, Reason] | None = None, order: Sequence[str] = (), leftover: str = "keep"
+    graph: Graph,
+    kept: Mapping[str, Reason] | None = None,
+    order: Sequence[str] = (),
+    leftover: str = "keep",
+    find: Find | None = None,
 ) -> Folding:
     """Decide what becomes of every affine of a graph.
 
@@ -112,20 +117,21 @@ def make_plan(
         kept: BatchNorms that are no constant affine (training mode, computed parameters), with the reason.
         order: Names of all sites in the model's own order; sites that it does not name come last.
         leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
+        find: Names the views of the system whose new weights would not fit their dtype; None where all do.
 
     Returns:
-        The plan and the units. No weight has been computed yet.
+        The plan and the units. No weight has changed yet.
     """
     system = read_laws(graph)
     solver = Solver(system, splittable(system, graph, leftover))
     excluded: dict[str, Reason] = {
         op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
     }
-    solution = solver.solve(excluded)
-    while (worst := worst_site(system, solution, graph)) is not None:
-        excluded[worst[0]] = worst[1]
-        solution = solver.solve(excluded)
-    solution = settle(graph, system, solver, solution, excluded)
+    find = find or all_fits
+    solution = _sound(graph, system, solver, excluded, find)
+    settled = settle(graph, system, solver, solution, excluded)
+    if settled is solution or not find(system, settled).too_large:
+        solution = settled
     into = _absorbers(system, solution)
     norms = [Site(name, "BatchNormalization", "kept", (), reason) for name, reason in (kept or {}).items()]
     others = []
@@ -143,6 +149,19 @@ def make_plan(
     rank = {name: i for i, name in enumerate(order)}
     norms.sort(key=lambda site: rank.get(site.name, len(rank)))
     return Folding(Plan(tuple(norms), tuple(others)), system, solution)
+
+
+def _sound(graph: Graph, system: System, solver: Solver, excluded: dict[str, Reason], find: Find) -> Solution:
+    """A solution that costs neither precision nor range; affines that would are added to `excluded`."""
+    while True:
+        solution = solver.solve(excluded)
+        worst = worst_site(system, solution, graph)
+        if worst is None:
+            solution, overflowing = make_room(system, solver, solution, excluded, find)
+            if overflowing is None:
+                return solution
+            worst = overflowing, Reason.OVERFLOW
+        excluded[worst[0]] = worst[1]
 
 
 def _absorbers(system: System, solution: Solution) -> dict[str, tuple[str, ...]]:

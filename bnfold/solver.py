@@ -15,9 +15,9 @@ it), or the input becomes one that is only written (`R_x = 0`, if nothing else r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -150,6 +150,7 @@ class Solver:
         self._groups: dict[int, list[_Member]] | None = None
         self._component: list[int] = []
         self._passing = list(system.passing)
+        self._balanced: set[int] = set()  # blocks whose free classes go in the middle of their scales
         self._note_base()
 
     def _put_laws(self) -> None:
@@ -542,10 +543,29 @@ class Solver:
             key = rounded.tobytes()
             votes[key] = votes.get(key, 0.0) + weights.get(block, 0.0)
             ratios.setdefault(key, value)
-        best = max(votes, key=lambda key: votes[key])
-        base = 1.0 / ratios[best]
+        base = 1.0 / ratios[max(votes, key=lambda key: votes[key])]
+        if any(block in self._balanced for block, _ in members):
+            stored = [value for (block, _), value in zip(members, values, strict=True) if block in self._stored]
+            base = _middle(stored or values)
         sign = self.scales.classes[root].sign
         return base if sign is None else np.where(sign == 0, base, np.abs(base) * sign)
+
+    def balance(self, view: Sequence[Cells]) -> bool:
+        """From now on put the free classes of these cells in the middle of their scales, for weights of little range.
+
+        Returns:
+            Whether that was not asked before.
+        """
+        asked = {block for cells in view for block in self.blocks.of(cells)} - self._balanced
+        self._balanced |= asked
+        return bool(asked)
+
+    @cached_property
+    def _stored(self) -> set[int]:
+        """Blocks in whose unit something is stored that does not vanish."""
+        affines = {member.name for member in self.members}
+        views = (view for name, view in self.system.views.items() if name not in affines)
+        return {block for view in views for cells in view for block in self.blocks.of(cells)}
 
     @cached_property
     def _block_weights(self) -> dict[int, float]:
@@ -556,6 +576,14 @@ class Solver:
                 for block in self.blocks.of(cells):
                     weights[block] = weights.get(block, 0.0) + self.system.weights.get(name, 1)
         return weights
+
+
+def _middle(ratios: Sequence[Array]) -> Array:
+    """The power of two at which the largest and the smallest of some ratios are equally far from 1."""
+    exponents = [np.log2(np.abs(ratio)) for ratio in ratios]
+    low, high = (reduce(pick, exponents) for pick in (np.minimum, np.maximum))
+    middle: Array = 2.0 ** -np.round((low + high) / 2)
+    return middle
 
 
 def _worth(members: Iterable[_Member]) -> tuple[int, int, float]:

@@ -21,7 +21,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "conditioning", "economy", "ledger", "leftover"},
+    {"plan", "conditioning", "economy", "reach", "ledger", "leftover"},
     {"frontends"},
     {
         "load",

@@ -13,6 +13,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
@@ -35,14 +36,17 @@ from bnfold.frontends.merge import Merger, held_values, merges_of
 from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
-from bnfold.frontends.rewrite import rewrite_graph
+from bnfold.frontends.rewrite import find_misfits, rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
 from bnfold.graph import Graph, Op, Rigid, Shape
 from bnfold.ledger import Ledger
 from bnfold.leftover import check_leftover
 from bnfold.plan import Plan, Site, make_plan
+from bnfold.reach import Misfits, is_tame
 from bnfold.reasons import Reason
+from bnfold.solver import Solution
+from bnfold.system import System
 
 SHAPE_ONLY = ("Shape", "Size")
 
@@ -176,11 +180,12 @@ def _fold_graph(
             ledger.merged(sums, reading.graph)
             unsolved = True
         else:
-            folding = make_plan(reading.graph, reading.context.kept, reading.order, leftover)
+            find = partial(_misfits, graph, reading, leftover)
+            folding = make_plan(reading.graph, reading.context.kept, reading.order, leftover, find)
             ledger.folded(folding.plan)
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
             again = again or (leftover == "conv" and folding.plan.kept > 0)  # a depthwise Conv may be a branch
-            rewrite_graph(graph, folding, reading.context, reading.graph, leftover)
+            rewrite_graph(graph, folding.system, folding.solution, reading.context, reading.graph, leftover)
             unsolved = False
         for node in nodes:
             if node.graph is None:
@@ -188,6 +193,17 @@ def _fold_graph(
         _label(prepared.model, prepared.labels)
         if again:
             complete_shapes(prepared.model)
+
+
+def _misfits(graph: ir.Graph, reading: Reading, leftover: str, system: System, solution: Solution) -> Misfits:
+    """The views of a system whose new weights would not fit the dtype they are stored in.
+
+    Only float16 ends within the reach of ordinary units; elsewhere nothing is computed unless units are extreme.
+    """
+    half = any(v is not None and v.dtype is ir.DataType.FLOAT16 for node in graph for v in node.inputs)
+    if not half and is_tame(solution):
+        return Misfits()
+    return find_misfits(graph, system, solution, reading.context, reading.graph, leftover)
 
 
 def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:
