@@ -403,6 +403,34 @@ MUTANTS: tuple[Mutant, ...] = (
         PROPERTY,
     ),
     Mutant(
+        "a constant clipped by a ReLU",
+        "bnfold/solver.py",
+        "fits = np.all(solution.shift[cells] <= constant * (1 + ROUNDING))",
+        "fits = True",
+        ("tests/test_solver.py",),
+    ),
+    Mutant(
+        "a class that does not fit is not balanced",
+        "bnfold/solver.py",
+        "if any(block in self._balanced for block, _ in members):",
+        "if False:",
+        ("tests/test_reach.py", "tests/test_numerics.py"),
+    ),
+    Mutant(
+        "the BatchNorm with the mildest numbers kept for an overflow",
+        "bnfold/reach.py",
+        "worst = max(near or far, key=_extremity, default=None)",
+        "worst = min(near or far, key=_extremity, default=None)",
+        ("tests/test_reach.py",),
+    ),
+    Mutant(
+        "only weights looked at for an overflow",
+        "bnfold/frontends/rewrite.py",
+        "return self.checked(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()))",
+        "return np.asarray(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()), order='C')",
+        ("tests/test_numerics.py",),
+    ),
+    Mutant(
         "lanes of a block in another order",
         "bnfold/blocks.py",
         "np.lexsort((np.arange(len(first)), lanes, *numbers[::-1]))",
@@ -420,8 +448,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "Gemm's beta applied twice",
         "bnfold/frontends/rewrite.py",
-        'node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)',
-        "pass",
+        'node.attributes.update(beta=ir.AttrFloat32("beta", 1.0))',
+        "None",
         PROPERTY,
     ),
     Mutant(
