@@ -158,15 +158,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "ReLU's positivity dropped",
         "bnfold/laws.py",
-        "self.system.positive.append(cells)\n        self.system.pinned.append((cells, Reason.NONLINEAR))",
-        "self.system.pinned.append((cells, Reason.NONLINEAR))",
+        "self.system.positive.append(cells)\n        if op.clips",
+        "if op.clips",
         PROPERTY,
     ),
     Mutant(
         "ReLU's T = 0 dropped",
         "bnfold/laws.py",
-        "self.system.positive.append(cells)\n        self.system.pinned.append((cells, Reason.NONLINEAR))",
-        "self.system.positive.append(cells)",
+        "self.system.pinned.append((cells, Reason.NONLINEAR))\n        self.tensors[op.y] = self.tensor(op.x)",
+        "self.tensors[op.y] = self.tensor(op.x)",
         PROPERTY,
     ),
     Mutant(
@@ -532,8 +532,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a concatenated constant without its shift",
         "bnfold/frontends/rewrite.py",
-        "self.constant(array * scale + shift, value.dtype",
-        "self.constant(array * scale, value.dtype",
+        "self.give(node, i, array * scale + shift, value.dtype",
+        "self.give(node, i, array * scale, value.dtype",
         PROPERTY,
     ),
     Mutant(
