@@ -716,7 +716,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a normalisation keeps its bias and hands it on",
         "bnfold/frontends/rewrite.py",
-        """            node.resize_inputs(2)
+        """            self._edits.append(lambda: node.resize_inputs(2))
 """,
         "",
         ("tests/frontends/test_onnx_normalisations.py",),
