@@ -84,6 +84,7 @@ class Laws:
         self.system = System()
         self.tensors: dict[Value, Tensor] = {}
         self.relu_only = _read_by_relu_only(graph)
+        self.constant: dict[Value, Cells] = {}  # channels that are a positive constant
         for value in graph.inputs:
             self.ground(value, Reason.IO)
 
@@ -225,6 +226,10 @@ class Laws:
         self.system.made.append(made)
         if op.fixed is None:
             only = op.y in self.relu_only
+            constant = (s == 0) & (t > 0)
+            if only and constant.any():
+                self.constant[op.y] = made[constant]
+                self.system.passing.append((made[constant], t[constant]))
             self.system.candidates.append(Candidate(op, flat, made, s, t, gain, only, spread_of))
         self.tensors[op.y] = tidy(out, axes)
 
@@ -282,9 +287,12 @@ class Laws:
 
     @apply.register
     def homogeneous(self, op: Homogeneous) -> None:
-        """A positive scale passes, a shift does not."""
+        """A positive scale passes, a shift does not, unless it is all there is: `max(0·x + t, 0) = 0·x + t`, t > 0."""
         cells = self.tensor(op.x).flat
         self.system.positive.append(cells)
+        if op.clips and op.x in self.constant:
+            self.constant[op.y] = self.constant[op.x]
+            cells = cells[~np.isin(cells, self.constant[op.x])]
         self.system.pinned.append((cells, Reason.NONLINEAR))
         self.tensors[op.y] = self.tensor(op.x)
 

@@ -12,6 +12,7 @@ from bnfold.economy import settle
 from bnfold.graph import Affine, Graph
 from bnfold.laws import read_laws
 from bnfold.leftover import splittable
+from bnfold.reach import Find, all_fits, make_room
 from bnfold.reasons import Reason
 from bnfold.sharing import Allowance, Decision, copied, total_growth, with_copies
 from bnfold.solver import Solution, Solver
@@ -124,6 +125,7 @@ def make_plan(
     order: Sequence[str] = (),
     leftover: str = "keep",
     allowance: Allowance | None = None,
+    find: Find = all_fits,
 ) -> Folding:
     """Decide what becomes of every affine of a graph.
 
@@ -133,13 +135,14 @@ def make_plan(
         order: Names of all sites in the model's own order; sites that it does not name come last.
         leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
         allowance: What copies of shared weights may cost; None makes none.
+        find: Names the views of the system whose new weights would not fit their dtype.
 
     Returns:
-        The plan and the units. No weight has been computed yet.
+        The plan and the units. No weight has changed yet.
     """
-    decision = decide(graph, leftover)
+    decision = decide(graph, leftover, find)
     if allowance is not None:
-        decision = with_copies(decision, allowance, partial(decide, leftover=leftover))
+        decision = with_copies(decision, allowance, partial(decide, leftover=leftover, find=find))
     graph, system, solution = decision.graph, decision.system, decision.solution
     own = copied(decision)
     into = _absorbers(system, solution)
@@ -164,18 +167,31 @@ def make_plan(
     return Folding(Plan(tuple(norms), tuple(others), grown), graph, system, solution)
 
 
-def decide(graph: Graph, leftover: str = "keep") -> Decision:
-    """The units of a graph: solved, without what would cost precision, and without what gains nothing."""
+def decide(graph: Graph, leftover: str = "keep", find: Find = all_fits) -> Decision:
+    """The units of a graph: solved, without what would cost precision or range, and without what gains nothing."""
     system = read_laws(graph)
     solver = Solver(system, splittable(system, graph, leftover))
     excluded: dict[str, Reason] = {
         op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
     }
-    solution = solver.solve(excluded)
-    while (worst := worst_site(system, solution, graph)) is not None:
-        excluded[worst[0]] = worst[1]
+    solution = _sound(graph, system, solver, excluded, find)
+    settled = settle(graph, system, solver, solution, excluded)
+    if settled is not solution and find(graph, system, settled).too_large:
+        settled = solution
+    return Decision(graph, system, settled)
+
+
+def _sound(graph: Graph, system: System, solver: Solver, excluded: dict[str, Reason], find: Find) -> Solution:
+    """A solution that costs neither precision nor range; affines that would are added to `excluded`."""
+    while True:
         solution = solver.solve(excluded)
-    return Decision(graph, system, settle(graph, system, solver, solution, excluded))
+        worst = worst_site(system, solution, graph)
+        if worst is None:
+            solution, overflowing = make_room(system, solver, solution, excluded, partial(find, graph))
+            if overflowing is None:
+                return solution
+            worst = overflowing, Reason.OVERFLOW
+        excluded[worst[0]] = worst[1]
 
 
 def _absorbers(system: System, solution: Solution) -> dict[str, tuple[str, ...]]:

@@ -15,9 +15,9 @@ it), or the input becomes one that is only written (`R_x = 0`, if nothing else r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from bnfold.system import REASONS, Candidate, System
 from bnfold.window import Mask
 
 EXACT = 12  # affines in a component that is still searched exhaustively
+ROUNDING = 1e-12  # what a shift may gather on its way
 EXCHANGE_STEPS = 20_000  # attempts an exchange pass may cost
 
 # What the user is told when several laws stand in the way together: the first of these that is among them.
@@ -148,6 +149,8 @@ class Solver:
         self._count_needs()
         self._groups: dict[int, list[_Member]] | None = None
         self._component: list[int] = []
+        self._passing = list(system.passing)
+        self._balanced: set[int] = set()  # blocks whose free classes go in the middle of their scales
         self._note_base()
 
     def _put_laws(self) -> None:
@@ -255,7 +258,19 @@ class Solver:
                     moved += self._keep_single(member, member.name in excluded)
         solution = self._write_down(accepted, refused, moved)
         self._rollback(start)
-        return solution
+        return solution if self._passes(solution) else self.solve(excluded)
+
+    def _passes(self, solution: Solution) -> bool:
+        """Whether every constant that a ReLU must not clip is left positive; what is not loses its shift for good."""
+        passing: list[tuple[Cells, Array]] = []
+        clipped: list[tuple[Cells, Array]] = []
+        for cells, constant in self._passing:
+            fits = np.all(solution.shift[cells] <= constant * (1 + ROUNDING))
+            (passing if fits else clipped).append((cells, constant))
+        for block in {block for cells, _ in clipped for block in self.blocks.of(cells)}:
+            self.shifts.add([(block, 1.0)], 0.0, frozenset((Reason.NONLINEAR,)))
+        self._passing = passing
+        return not clipped
 
     def components(self) -> dict[int, list[Candidate]]:
         """Candidates that can influence one another, by the number of their component."""
@@ -528,10 +543,29 @@ class Solver:
             key = rounded.tobytes()
             votes[key] = votes.get(key, 0.0) + weights.get(block, 0.0)
             ratios.setdefault(key, value)
-        best = max(votes, key=lambda key: votes[key])
-        base = 1.0 / ratios[best]
+        base = 1.0 / ratios[max(votes, key=lambda key: votes[key])]
+        if any(block in self._balanced for block, _ in members):
+            stored = [value for (block, _), value in zip(members, values, strict=True) if block in self._stored]
+            base = _middle(stored or values)
         sign = self.scales.classes[root].sign
         return base if sign is None else np.where(sign == 0, base, np.abs(base) * sign)
+
+    def balance(self, view: Sequence[Cells]) -> bool:
+        """From now on put the free classes of these cells in the middle of their scales, for weights of little range.
+
+        Returns:
+            Whether that was not asked before.
+        """
+        asked = {block for cells in view for block in self.blocks.of(cells)} - self._balanced
+        self._balanced |= asked
+        return bool(asked)
+
+    @cached_property
+    def _stored(self) -> set[int]:
+        """Blocks in whose unit something is stored that does not vanish."""
+        affines = {member.name for member in self.members}
+        views = (view for name, view in self.system.views.items() if name not in affines)
+        return {block for view in views for cells in view for block in self.blocks.of(cells)}
 
     @cached_property
     def _block_weights(self) -> dict[int, float]:
@@ -542,6 +576,14 @@ class Solver:
                 for block in self.blocks.of(cells):
                     weights[block] = weights.get(block, 0.0) + self.system.weights.get(name, 1)
         return weights
+
+
+def _middle(ratios: Sequence[Array]) -> Array:
+    """The power of two at which the largest and the smallest of some ratios are equally far from 1."""
+    exponents = [np.log2(np.abs(ratio)) for ratio in ratios]
+    low, high = (reduce(pick, exponents) for pick in (np.minimum, np.maximum))
+    middle: Array = 2.0 ** -np.round((low + high) / 2)
+    return middle
 
 
 def _worth(members: Iterable[_Member]) -> tuple[int, int, float]:

@@ -86,6 +86,7 @@ class System:
         positive: Cells whose scale must be positive.
         rigid: Cells whose scale is 1, with the reason.
         pinned: Cells whose shift is 0, with the reason.
+        passing: Cells of a positive constant that only ReLUs read, and the constant, which is at least their shift.
         read: Cells whose value is needed in a known unit by something other than a candidate.
         made: Cells whose value is produced by something that divides by the scale.
         candidates: Affines that may vanish, in graph order.
@@ -104,6 +105,7 @@ class System:
     positive: list[Cells] = field(default_factory=list)
     rigid: list[tuple[Cells, Reason]] = field(default_factory=list)
     pinned: list[tuple[Cells, Reason]] = field(default_factory=list)
+    passing: list[tuple[Cells, Array]] = field(default_factory=list)
     read: list[Cells] = field(default_factory=list)
     made: list[Cells] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)

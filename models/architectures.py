@@ -364,6 +364,11 @@ def preact_resnet(width: int = 24) -> PreActResNet:
     return PreActResNet(width)
 
 
+def preact_collapsed(width: int = 24) -> PreActResNet:
+    """The same network, for the checkpoint whose BatchNorms training has driven to nothing."""
+    return preact_resnet(width)
+
+
 def iresnet(width: int = 16) -> IResNet:
     """ArcFace's blocks: a BatchNorm before zero padding, and PReLU."""
     return IResNet(width)

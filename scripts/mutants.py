@@ -159,15 +159,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "ReLU's positivity dropped",
         "bnfold/laws.py",
-        "self.system.positive.append(cells)\n        self.system.pinned.append((cells, Reason.NONLINEAR))",
-        "self.system.pinned.append((cells, Reason.NONLINEAR))",
+        "self.system.positive.append(cells)\n        if op.clips",
+        "if op.clips",
         PROPERTY,
     ),
     Mutant(
         "ReLU's T = 0 dropped",
         "bnfold/laws.py",
-        "self.system.positive.append(cells)\n        self.system.pinned.append((cells, Reason.NONLINEAR))",
-        "self.system.positive.append(cells)",
+        "self.system.pinned.append((cells, Reason.NONLINEAR))\n        self.tensors[op.y] = self.tensor(op.x)",
+        "self.tensors[op.y] = self.tensor(op.x)",
         PROPERTY,
     ),
     Mutant(
@@ -404,6 +404,34 @@ MUTANTS: tuple[Mutant, ...] = (
         PROPERTY,
     ),
     Mutant(
+        "a constant clipped by a ReLU",
+        "bnfold/solver.py",
+        "fits = np.all(solution.shift[cells] <= constant * (1 + ROUNDING))",
+        "fits = True",
+        ("tests/test_solver.py",),
+    ),
+    Mutant(
+        "a class that does not fit is not balanced",
+        "bnfold/solver.py",
+        "if any(block in self._balanced for block, _ in members):",
+        "if False:",
+        ("tests/test_reach.py", "tests/test_numerics.py"),
+    ),
+    Mutant(
+        "the BatchNorm with the mildest numbers kept for an overflow",
+        "bnfold/reach.py",
+        "worst = max(near or far, key=_extremity, default=None)",
+        "worst = min(near or far, key=_extremity, default=None)",
+        ("tests/test_reach.py",),
+    ),
+    Mutant(
+        "only weights looked at for an overflow",
+        "bnfold/frontends/rewrite.py",
+        "return self.checked(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()))",
+        "return np.asarray(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()), order='C')",
+        ("tests/test_numerics.py",),
+    ),
+    Mutant(
         "lanes of a block in another order",
         "bnfold/blocks.py",
         "np.lexsort((np.arange(len(first)), lanes, *numbers[::-1]))",
@@ -421,8 +449,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "Gemm's beta applied twice",
         "bnfold/frontends/rewrite.py",
-        'node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)',
-        "pass",
+        'node.attributes.update(beta=ir.AttrFloat32("beta", 1.0))',
+        "None",
         PROPERTY,
     ),
     Mutant(
@@ -505,8 +533,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a concatenated constant without its shift",
         "bnfold/frontends/rewrite.py",
-        "self.constant(array * scale + shift, value.dtype",
-        "self.constant(array * scale, value.dtype",
+        "self.give(node, i, array * scale + shift, value.dtype",
+        "self.give(node, i, array * scale, value.dtype",
         PROPERTY,
     ),
     Mutant(
@@ -689,7 +717,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a normalisation keeps its bias and hands it on",
         "bnfold/frontends/rewrite.py",
-        """            node.resize_inputs(2)
+        """            self._edits.append(lambda: node.resize_inputs(2))
 """,
         "",
         ("tests/frontends/test_onnx_normalisations.py",),

@@ -8,7 +8,8 @@ For each network: `models/NAME.pt` (a state dict) and its row of the table in `m
 
 A network is accepted when it classifies at least 95 % of them (the denoiser: when it removes at least half of the
 noise), its BatchNorms have positive weights and no shift of more than 256 standard deviations (both as training left
-them, nothing is clamped), and its file has at most 1.5 MB. Otherwise the script says so and exits with 1.
+them, nothing is clamped), and its file has at most 1.5 MB. Otherwise the script says so and exits with 1. A recipe
+whose BatchNorms are meant to collapse must give the opposite: negative weights, and a larger shift.
 """
 
 from __future__ import annotations
@@ -49,20 +50,24 @@ class Recipe:
         epochs: Passes over the 1,297 training images.
         rate: The highest learning rate.
         decay: Weight decay of Conv and Linear weights; BatchNorms and biases have none.
+        collapse: Train with SGD (momentum 0.9) and decay everything, BatchNorms included: most of them go to nothing.
     """
 
     epochs: int
     rate: float
     decay: float = 0.01
+    collapse: bool = False
 
     def __str__(self) -> str:
-        return f"{self.epochs} epochs, lr {self.rate:g}, decay {self.decay:g}"
+        how = ", SGD, all decayed" if self.collapse else ""
+        return f"{self.epochs} epochs, lr {self.rate:g}, decay {self.decay:g}{how}"
 
 
 RECIPES = {
     "mlp": Recipe(epochs=40, rate=0.005),
     "resnet": Recipe(epochs=15, rate=0.005),
     "preact_resnet": Recipe(epochs=15, rate=0.005),
+    "preact_collapsed": Recipe(epochs=30, rate=0.3, decay=0.02, collapse=True),
     "iresnet": Recipe(epochs=15, rate=0.003),
     "repvgg": Recipe(epochs=15, rate=0.005),
     "densenet": Recipe(epochs=15, rate=0.005),
@@ -107,12 +112,18 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
     return [module for module in model.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
 
 
-def train(model: nn.Module, data: Digits, recipe: Recipe, *, denoise: bool, progress: Progress, name: str) -> None:
-    rng = np.random.default_rng(0)
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.collapse:
+        return torch.optim.SGD(model.parameters(), lr=recipe.rate, momentum=0.9, weight_decay=recipe.decay)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.rate)
+    return torch.optim.AdamW(groups, lr=recipe.rate)
+
+
+def train(model: nn.Module, data: Digits, recipe: Recipe, *, denoise: bool, progress: Progress, name: str) -> None:
+    rng = np.random.default_rng(0)
+    optimizer = make_optimizer(model, recipe)
     batches = math.ceil(len(data.train_x) / 64)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.epochs * batches)
     bar = progress.add_task(name, total=recipe.epochs * batches)
@@ -152,6 +163,18 @@ def largest_shift(norms: list[nn.BatchNorm1d | nn.BatchNorm2d]) -> float:
     return max(shift.abs().max().item() for shift in shifts)
 
 
+def wrong_norms(name: str, gamma: float, shift: float) -> list[str]:
+    """What is wrong with the smallest weight of a network's BatchNorms, and with their largest shift."""
+    wanted = "negative" if RECIPES[name].collapse else "positive"
+    bound = "above" if RECIPES[name].collapse else "at most"
+    wrong = []
+    if (gamma < 0) is not (wanted == "negative") or gamma == 0:
+        wrong.append(f"{name}: the smallest gamma is {gamma:.3f}, should be {wanted}")
+    if (shift > MAX_SHIFT) is not (bound == "above"):
+        wrong.append(f"{name}: a shift of {shift:.0f} standard deviations, should be {bound} {MAX_SHIFT:.0f}")
+    return wrong
+
+
 def make(name: str, data: Digits, architectures: ModuleType, progress: Progress) -> tuple[str, list[str]]:
     """Trains one network and writes its checkpoint; gives its row of the table and what is wrong with it."""
     start = time.perf_counter()
@@ -176,10 +199,7 @@ def make(name: str, data: Digits, architectures: ModuleType, progress: Progress)
         result = f"{right:.1%}"
         if right < MIN_ACCURACY:
             wrong.append(f"{name}: accuracy {result}, should be at least {MIN_ACCURACY:.0%}")
-    if gamma <= 0:
-        wrong.append(f"{name}: the smallest gamma is {gamma:.3f}, should be positive")
-    if shift > MAX_SHIFT:
-        wrong.append(f"{name}: a shift of {shift:.0f} standard deviations, should be at most {MAX_SHIFT:.0f}")
+    wrong += wrong_norms(name, gamma, shift)
     if size > MAX_BYTES:
         wrong.append(f"{name}: {size:,} bytes, should be at most {MAX_BYTES:,}")
     parameters = sum(p.numel() for p in model.parameters())

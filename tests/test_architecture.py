@@ -21,7 +21,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "conditioning", "economy", "ledger", "leftover", "sharing", "choices"},
+    {"plan", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
     {"frontends"},
     {
         "load",

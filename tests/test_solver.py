@@ -233,6 +233,33 @@ def test_a_dead_channel_is_zero_behind_a_relu(shift: float, kept: dict[str, Reas
     assert solved(net.output(net.linear(net.mean(net.add(x, y)), 2))).refused == kept
 
 
+def test_a_constant_channel_passes_a_relu_where_no_padding_is() -> None:
+    """max(0·x + 3, 0) = 3: its reader's bias takes it."""
+    net = Net()
+    x = net.conv(net.input(2, 3, 5, 5), 3, 3, 1)
+    y = net.conv(net.relu(net.relu(net.bn(x, [0.0, 1.0, 2.0], [3.0, 1.0, 1.0]))), 3)
+    assert solved(net.output(net.linear(net.mean(net.add(x, y)), 2))).refused == {}
+
+
+def test_a_constant_channel_does_not_pass_a_leaky_relu() -> None:
+    """It is positive and would, but nothing says so."""
+    net = Net()
+    x = net.conv(net.input(2, 3, 5, 5), 3, 3, 1)
+    y = net.conv(net.leaky(net.bn(x, [0.0, 1.0, 2.0], [3.0, 1.0, 1.0], name="norm")), 3)
+    assert solved(net.output(net.linear(net.mean(net.add(x, y)), 2))).refused == {"norm": Reason.ZERO_GAMMA}
+
+
+@pytest.mark.parametrize("stays", [True, False])
+@pytest.mark.parametrize("shift", [-5.0, 1.0, 5.0])
+def test_a_constant_channel_is_never_clipped(shift: float, stays: bool) -> None:
+    """relu(3) read through x + shift before a padded Conv, which wants T = −shift of it: at most 3 leaves 3 − T ≥ 0."""
+    net = Net()
+    x = net.bn(net.conv(net.input(2, 3, 5, 5), 3), [0.0, 0.0, 0.0], [3.0, 3.0, 3.0], name="norm")
+    y = net.conv(net.bn(net.relu(x), 1.0, shift), 3, 3, 1)
+    net.output(net.tanh(y))
+    solved(net, {"norm": Reason.EXCLUDED} if stays else None)
+
+
 def test_a_dead_channel_counts_only_if_nothing_but_a_relu_sees_it() -> None:
     net = Net()
     x = net.conv(net.input(2, 3, 5, 5), 3)

@@ -13,6 +13,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
@@ -36,14 +37,17 @@ from bnfold.frontends.merge import Merger, held_values, merges_of
 from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
-from bnfold.frontends.rewrite import rewrite_graph
+from bnfold.frontends.rewrite import find_misfits, rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
 from bnfold.graph import Graph, Op, Rigid, Shape
 from bnfold.ledger import Ledger
 from bnfold.plan import Plan, Site, make_plan
+from bnfold.reach import Misfits, is_tame
 from bnfold.reasons import Reason
 from bnfold.sharing import Allowance, budget_bytes
+from bnfold.solver import Solution
+from bnfold.system import System
 
 SHAPE_ONLY = ("Shape", "Size")
 
@@ -175,7 +179,8 @@ def _fold_graph(
             unsolved = True
         else:
             left = Allowance(_nbytes, budget - sum(other.growth for other in ledgers.values()))
-            folding = make_plan(reading.graph, reading.context.kept, reading.order, choices.leftover, left)
+            find = partial(_misfits, graph, reading.context, choices.leftover)
+            folding = make_plan(reading.graph, reading.context.kept, reading.order, choices.leftover, left, find)
             ledger.folded(folding.plan)
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
             again = again or (choices.leftover == "conv" and folding.plan.kept > 0)  # a depthwise Conv may be a branch
@@ -193,6 +198,19 @@ def _nbytes(stored: object) -> int:
     """The size of a stored weight."""
     tensor = stored.const_value if isinstance(stored, ir.Value) else None
     return 0 if tensor is None else tensor.nbytes
+
+
+def _misfits(
+    graph: ir.Graph, context: Context, leftover: str, read: Graph, system: System, solution: Solution
+) -> Misfits:
+    """The views of a system whose new weights would not fit the dtype they are stored in.
+
+    Only float16 ends within the reach of ordinary units; elsewhere nothing is computed unless units are extreme.
+    """
+    half = any(v is not None and v.dtype is ir.DataType.FLOAT16 for node in graph for v in node.inputs)
+    if not half and is_tame(solution):
+        return Misfits()
+    return find_misfits(graph, read, system, solution, context, leftover)
 
 
 def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:

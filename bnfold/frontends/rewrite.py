@@ -1,7 +1,8 @@
 """Carrying out a plan on an ONNX graph: new weights, no BatchNorms, everything else untouched.
 
 What an operator becomes follows from the units on its two sides alone (`affine.rewrite`); what needs no change keeps
-its bytes. The graph is changed in place: `onnx.fold_model` hands in a copy.
+its bytes. All new numbers are computed and rounded first, so that a plan whose numbers do not fit is seen before
+anything has happened. Then the graph is changed in place: `onnx.fold_model` hands in a copy.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from bnfold.frontends.edit import Editor
 from bnfold.frontends.leftover import Step, arithmetic_steps, leftover_steps
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
 from bnfold.frontends.normalisations import CHANNEL_AXIS, HAS_BIAS, has_room, unit_parameters
-from bnfold.graph import Linear, Op, Recurrent
+from bnfold.graph import Graph, Linear, Op, Recurrent
 from bnfold.layout import Axis, Cells
 from bnfold.plan import Folding
+from bnfold.reach import Misfits
 from bnfold.sharing import Own, Version, version
-from bnfold.system import Candidate
+from bnfold.solver import Solution
+from bnfold.system import Candidate, System
+
+Edit = Callable[[], object]
 
 
 def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, leftover: str = "keep") -> None:
@@ -36,34 +41,69 @@ def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, leftover:
         context: What the readers knew.
         leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
     """
-    Rewriter(graph, folding, context, leftover).run()
+    Rewriter(graph, folding.graph, folding.system, folding.solution, context, leftover).run()
+
+
+def find_misfits(
+    graph: ir.Graph, read: Graph, system: System, solution: Solution, context: Context, leftover: str = "keep"
+) -> Misfits:
+    """The views of the system whose new numbers would not fit the dtype they are stored in; changes nothing.
+
+    Args:
+        graph: The ONNX graph that was read.
+        read: The same graph as the solver saw it.
+        system: The cells behind its operators' channels.
+        solution: The unit of every cell, and what vanishes.
+        context: What the readers knew.
+        leftover: What a BatchNorm that stays is written as.
+    """
+    return Rewriter(graph, read, system, solution, context, leftover).misfits()
 
 
 class Rewriter(Editor):
     """One graph being rewritten."""
 
-    def __init__(self, graph: ir.Graph, folding: Folding, context: Context, leftover: str) -> None:
+    def __init__(
+        self, graph: ir.Graph, read: Graph, system: System, solution: Solution, context: Context, leftover: str
+    ) -> None:
         super().__init__(graph, context.names)
         self.leftover = leftover
-        self.system, self.solution = folding.system, folding.solution
+        self.system, self.solution = system, solution
         self.context = context
-        self.ops: dict[str, Op] = {op.name: op for op in folding.graph.ops}
-        self.candidates: dict[str, Candidate] = {c.op.name: c for c in folding.system.candidates}
+        self.ops: dict[str, Op] = {op.name: op for op in read.ops}
+        self.candidates: dict[str, Candidate] = {c.op.name: c for c in system.candidates}
+        self._edits: list[Edit] = []  # what is to be done, its numbers already rounded
+        self._at = ""  # the view whose numbers are being computed
+        self._judging = False
+        self._too_large: list[str] = []
+        self._too_small: list[str] = []
         self._done: set[ir.Value] = set()  # shared weights that have been rewritten already
         self._versions: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}  # copies of shared weights
 
     def run(self) -> None:
         """Rewrite every operator whose units changed, then take out what vanished."""
         nodes = [node for node in self.graph if node not in self.context.skip]
-        for node in nodes:
-            handler = HANDLERS.get(node.op_type)
-            if handler is not None:
-                handler(self, node, self.context.label(node))
+        self._prepare(nodes)
+        for edit in self._edits:
+            edit()
         for node in nodes:
             gone = self.context.label(node) in self.solution.removed and node.op_type not in CHANNEL_AXIS
             if gone or self._is_copy(node):
                 self.take_out(node)
         drop_unread(self.orphans)
+
+    def misfits(self) -> Misfits:
+        """The views whose new numbers would not fit."""
+        self._judging = True
+        self._prepare([node for node in self.graph if node not in self.context.skip])
+        return Misfits(tuple(self._too_large), tuple(self._too_small))
+
+    def _prepare(self, nodes: Sequence[ir.Node]) -> None:
+        """Compute every new number."""
+        for node in nodes:
+            handler = HANDLERS.get(node.op_type)
+            if handler is not None:
+                handler(self, node, self.context.label(node))
 
     def _is_copy(self, node: ir.Node) -> bool:
         """Whether a node is an Identity that no output depends on by name alone."""
@@ -82,18 +122,35 @@ class Rewriter(Editor):
 
     def units(self, name: str) -> tuple[Unit, Unit] | None:
         """The units on both sides of an operator; None where both are as they were."""
+        self._at = name
         view = self.system.views.get(name)
         if view is None or not any(self.changed(cells) for cells in view):
             return None
         return self.solution.unit(view[0]), self.solution.unit(view[1])
 
-    def set_weight(self, stored: ir.Value, array: NDArray[Any]) -> None:
+    def rounded(self, array: NDArray[Any], dtype: ir.DataType | None) -> NDArray[Any]:
+        """Numbers as they are stored, rounded once."""
+        assert dtype is not None
+        return self.checked(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()))
+
+    def checked(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The same array, noted if it is asked whether it fits its dtype and does not."""
+        if self._judging and not np.isfinite(array).all():
+            self._too_large.append(self._at)
+        return np.asarray(array, order="C")
+
+    def give(self, node: ir.Node, index: int, array: Array, dtype: ir.DataType | None, wanted: str) -> None:
+        """Give a node a new constant operand."""
+        rounded = self.rounded(array, dtype)
+        self._edits.append(lambda: self.set_input(node, index, self.constant(rounded, dtype, wanted)))
+
+    def set_weight(self, stored: ir.Value, rounded: NDArray[Any]) -> None:
         """Put new numbers behind a weight, once for all of its readers."""
         if stored in self._done:
             return
         self._done.add(stored)
-        tensor = ir.Tensor(np.asarray(array, order="C"), dtype=stored.dtype, name=stored.name)
-        stored.const_value = tensor
+        tensor = ir.Tensor(self.checked(rounded), dtype=stored.dtype, name=stored.name)
+        self._edits.append(lambda: setattr(stored, "const_value", tensor))
 
     def renew(self, node: ir.Node, index: int, held: ir.Value, array: Array) -> None:
         """Give a node other numbers for a constant operand: in place where nothing else reads it."""
@@ -101,7 +158,7 @@ class Rewriter(Editor):
         if alone and held.const_value is not None and tuple(held.const_value.shape) == array.shape:
             self.set_weight(held, round_once(array, held.const_value.dtype.numpy()))
         else:
-            self.set_input(node, index, self.constant(array, held.dtype, f"{held.name}_folded"))
+            self.give(node, index, array, held.dtype, f"{held.name}_folded")
 
     def store_weight(
         self, node: ir.Node, index: int, op: Linear | Recurrent, array: NDArray[Any], unit: Version
@@ -112,10 +169,14 @@ class Rewriter(Editor):
         if not isinstance(op.weight, Own):
             self.set_weight(stored, array)
             return
-        key = (stored, *unit)
-        if key not in self._versions:
-            self._versions[key] = self.constant(array, stored.dtype, f"{stored.name}_folded")
-        self.set_input(node, index, self._versions[key])
+        key, dtype, wanted, rounded = (stored, *unit), stored.dtype, f"{stored.name}_folded", self.checked(array)
+
+        def read_copy() -> None:
+            if key not in self._versions:
+                self._versions[key] = self.constant(rounded, dtype, wanted)
+            self.set_input(node, index, self._versions[key])
+
+        self._edits.append(read_copy)
 
     def insert_after(self, node: ir.Node, op_type: str, operands: Sequence[ir.Value]) -> ir.Node:
         """Put `op(·, *operands)` behind a node; its result takes the name and the readers of the node's."""
@@ -180,10 +241,10 @@ class Rewriter(Editor):
         if same:
             return
         if "beta" in node.attributes:
-            node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+            self._edits.append(lambda: node.attributes.update(beta=ir.AttrFloat32("beta", 1.0)))
         held = node.inputs[2] if before is not None else None
         if held is None:
-            self.set_input(node, 2, self.constant(bias, stored.dtype, f"{stored.name}_bias"))
+            self.give(node, 2, bias, stored.dtype, f"{stored.name}_bias")
         else:
             self.renew(node, 2, held, bias)
 
@@ -193,6 +254,8 @@ class Rewriter(Editor):
         """Store the new weight where it differs; return the new bias."""
         weight, shift = rewrite(op.kernel, bias, *units)
         if weight is not op.kernel.weight():
+            if self._judging and _vanishes(weight, op.kernel.weight()):
+                self._too_small.append(self._at)
             self.store_weight(node, index, op, weight, version(*units))
         return shift
 
@@ -210,10 +273,10 @@ class Rewriter(Editor):
         bias = self._rewrite_weight(node, index, op, None if found is None else found.array, units)
         shaped = bias.reshape((-1,) + (1,) * (rank - 1 - op.y_axis))
         if found is None and bias.any():
-            self.insert_after(node, "Add", [self.constant(shaped, stored.dtype, f"{stored.name}_bias")])
+            rounded, wanted = self.rounded(shaped, stored.dtype), f"{stored.name}_bias"
+            self._edits.append(lambda: self.insert_after(node, "Add", [self.constant(rounded, stored.dtype, wanted)]))
         elif found is not None and not np.array_equal(found.array, bias):
-            constant = self.constant(shaped, stored.dtype, f"{stored.name}_bias")
-            self.set_input(found.node, found.operand, constant)
+            self.give(found.node, found.operand, shaped, stored.dtype, f"{stored.name}_bias")
 
     def batch_norm(self, node: ir.Node, name: str) -> None:
         """A BatchNorm that stays, between new units: gamma and beta, or other operators."""
@@ -224,7 +287,7 @@ class Rewriter(Editor):
         axes = self.system.axes[name]
         steps = leftover_steps(node, self.leftover, dense(scale, axes), dense(shift, axes))
         if steps is not None:
-            self._replace(node, steps)
+            self._swap(node, steps)
             return
         mean, var = (self.context.const(v) for v in node.inputs[3:5])
         assert mean is not None
@@ -251,10 +314,24 @@ class Rewriter(Editor):
             return
         self._write_norm(node, *unit_parameters(node))
         axes = self.system.axes[name]
+        steps = self._rounded_steps(node, arithmetic_steps(dense(scale, axes), dense(shift, axes)))
+        self._edits.append(lambda: self._append(node, steps))
+
+    def _append(self, node: ir.Node, steps: Sequence[Step]) -> None:
+        """Put a chain behind a node."""
         at = node
-        for op_type, arrays, _ in arithmetic_steps(dense(scale, axes), dense(shift, axes)):
+        for op_type, arrays, _ in steps:
             wanted = f"{node.name}_{op_type.lower()}_constant"
             at = self.insert_after(at, op_type, [self.constant(a, node.outputs[0].dtype, wanted) for a in arrays])
+
+    def _swap(self, node: ir.Node, steps: Sequence[Step]) -> None:
+        """Replace a node by a chain when its turn comes."""
+        rounded = self._rounded_steps(node, steps)
+        self._edits.append(lambda: self._replace(node, rounded))
+
+    def _rounded_steps(self, node: ir.Node, steps: Sequence[Step]) -> list[Step]:
+        dtype = node.outputs[0].dtype
+        return [step._replace(constants=tuple(self.rounded(a, dtype) for a in step.constants)) for step in steps]
 
     def _write_norm(self, node: ir.Node, scale: Array, bias: Array | None) -> None:
         """Give a normalisation other parameters; no bias is no operand."""
@@ -265,9 +342,9 @@ class Rewriter(Editor):
         if bias is not None and before is not None:
             self.renew(node, 2, before, bias)
         elif bias is not None and bias.any():
-            self.set_input(node, 2, self.constant(bias, held.dtype, f"{held.name}_bias"))
+            self.give(node, 2, bias, held.dtype, f"{held.name}_bias")
         elif before is not None:
-            node.resize_inputs(2)
+            self._edits.append(lambda: node.resize_inputs(2))
             self.orphans.append(before)
 
     def _kept_affine(self, name: str, even_unchanged: bool = False) -> tuple[Array, Array] | None:
@@ -288,7 +365,7 @@ class Rewriter(Editor):
             return
         axes = self.system.axes[name]
         scale, shift = (dense(array, axes) for array in affine)
-        self._replace(node, arithmetic_steps(scale, shift))
+        self._swap(node, arithmetic_steps(scale, shift))
 
     def _offset(self, node: ir.Node, name: str) -> None:
         """An Add or Sub of a constant that varies by position: the constant takes up the shift."""
@@ -305,7 +382,7 @@ class Rewriter(Editor):
         result = c_sign * (moved * dense(writer.inverse_scale, axes) + dense(writer.inverse_shift, axes))
         held = node.inputs[at]
         assert held is not None
-        self.set_input(node, at, self.constant(result, held.dtype, f"{held.name}_folded"))
+        self.give(node, at, result, held.dtype, f"{held.name}_folded")
 
     def operands(self, node: ir.Node, name: str) -> None:
         """Constant operands of Max, Min, Where and Concat are stored in the result's unit."""
@@ -325,7 +402,7 @@ class Rewriter(Editor):
             else:
                 axes = self.system.axes[name]
                 scale, shift = dense(writer.inverse_scale, axes), dense(writer.inverse_shift, axes)
-            self.set_input(node, i, self.constant(array * scale + shift, value.dtype, f"{value.name}_folded"))
+            self.give(node, i, array * scale + shift, value.dtype, f"{value.name}_folded")
 
     def table(self, node: ir.Node, name: str) -> None:
         """Gather of a constant table (an Embedding)."""
@@ -341,6 +418,7 @@ class Rewriter(Editor):
         view, op = self.system.views.get(name), self.ops.get(name)
         if view is None or not isinstance(op, Recurrent) or not self.changed(view[0]):
             return
+        self._at = name
         reader, stored = self.solution.unit(view[0]), node.inputs[1]
         array = self.context.const(stored)
         assert array is not None
@@ -357,7 +435,14 @@ class Rewriter(Editor):
         before = self.context.const(node.inputs[3]) if len(node.inputs) > 3 else None
         bias = np.zeros((len(response), 2 * rows)) if before is None else before.astype(np.float64)
         bias = np.concatenate([bias[:, :rows] + response, bias[:, rows:]], axis=1)
-        self.set_input(node, 3, self.constant(bias, stored.dtype, f"{stored.name}_bias"))
+        self.give(node, 3, bias, stored.dtype, f"{stored.name}_bias")
+
+
+def _vanishes(weight: NDArray[Any], before: NDArray[Any]) -> bool:
+    """Whether all of a weight has left the range in which its dtype keeps its bits, and had not before."""
+    smallest = 2.0**-14 if weight.dtype == np.float16 else 2.0**-126
+    new, old = (float(np.abs(array).max(initial=0)) for array in (weight, before))
+    return new < smallest <= old
 
 
 def dense(values: Array, axes: Sequence[Axis]) -> Array:

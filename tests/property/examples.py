@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .spec import Builder, Spec
 
@@ -437,23 +438,37 @@ def zero_gamma_on_a_sum(b: Builder) -> None:
     b.op("relu", x)
 
 
-def _stream(b: Builder, kind: str) -> None:
+def _stream(b: Builder, kind: str, **window: Any) -> None:
     x = b.conv(b.input(3, 5, 5), 4, **PADDED)
     for _ in range(2):
-        x = b.op("add", x, b.conv(b.op("relu", b.bn(x, kind)), 4, **PADDED))
+        x = b.op("add", x, b.conv(b.op("relu", b.bn(x, kind)), 4, **window))
     _head(b, b.op("relu", b.bn(x)))
 
 
 @_example(0, dead=True)
 def dead_channel(b: Builder) -> None:
     """Zero gamma and t < 0 before a ReLU: the channel is zero whatever its unit."""
-    _stream(b, "dead")
+    _stream(b, "dead", **PADDED)
 
 
 @_example(2, dead=True)
 def stuck_channel(b: Builder) -> None:
     """Zero gamma and t > 0 before a ReLU and a padded conv: a constant that the padding does not let through."""
+    _stream(b, "stuck", **PADDED)
+
+
+@_example(0, dead=True)
+def constant_channel(b: Builder) -> None:
+    """The same before a conv without padding, whose bias takes the constant."""
     _stream(b, "stuck")
+
+
+@_example(0, dead=True)
+def constant_channel_twice(b: Builder) -> None:
+    """Through a second BatchNorm, behind which it is another constant."""
+    x = b.conv(b.input(3, 5, 5), 4)
+    y = b.bn(b.op("relu", b.bn(x, "stuck")))
+    _head(b, b.op("add", x, b.conv(y, 4)))
 
 
 @_example(1, dead=True)
