@@ -274,6 +274,7 @@ class Laws:
         self.system.read.append(ravel(cells))
         self.system.made.append(ravel(out))
         self.system.views[op.name] = (ravel(cells), ravel(out))
+        self.system.offsets.add(op.name)
         self.system.axes[op.name] = axes
         self.tensors[op.y] = tidy(out, axes)
 

@@ -92,6 +92,7 @@ class System:
         candidates: Affines that may vanish, in graph order.
         views: Cells of an operator's input and output channels, by the operator's name.
         sums: Names of Add operators.
+        offsets: Names of operators that add a constant which varies by position.
         axes: Layout of the output cells of operators whose constants may vary by position, by name.
         arrays: The array that each run was made as.
         shared: Views of the operators that read one stored weight.
@@ -112,6 +113,7 @@ class System:
     views: dict[str, tuple[Cells, Cells]] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
     sums: set[str] = field(default_factory=set)
+    offsets: set[str] = field(default_factory=set)
     axes: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     shared: dict[Hashable, list[tuple[Cells, Cells]]] = field(default_factory=dict)
     _run_of: Cells | None = None

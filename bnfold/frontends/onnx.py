@@ -185,7 +185,9 @@ def _fold_graph(
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
             again = again or (choices.leftover == "conv" and folding.plan.kept > 0)  # a depthwise Conv may be a branch
             rewrite_graph(graph, folding, reading.context, choices.leftover)
-            unsolved = False
+            # Without channels in front of them, constants that vary by position have a unit at each of their elements.
+            unsolved = bool(folding.system.offsets and folding.solution.removed)
+            again = again or unsolved
         for node in nodes:
             if node.graph is None:
                 prepared.labels.pop(node, None)

@@ -401,3 +401,12 @@ def test_a_square_and_a_quotient_of_features() -> None:
         other = y if op == "Mul" else c.op("Exp", y)
         folded = fold(c.model(c.op("Sigmoid", c.bn(c.op(op, y, other), 4))))
         assert folded.plan.kept == kept
+
+
+def test_two_position_tables_are_one_once_the_batch_norm_before_them_is_gone() -> None:
+    """Behind the input itself, which has no channels of its own, each element of a table has a unit."""
+    c = Case()
+    x = c.bn(c.input(2, 2, 3, 4), 2)
+    y = c.op("Sub", c.op("Add", x, c.draw(1, 2, 3, 4)), c.draw(1, 2, 3, 4))
+    y = c.op("ConvTranspose", y, c.draw(2, 1, 2, 2), strides=[2, 2], group=2)
+    assert check(c.model(y)).ops() == ["Add", "ConvTranspose"]
