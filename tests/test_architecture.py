@@ -51,7 +51,6 @@ MAX_LINES = 250
 LONGER_BECAUSE = {
     "bench.py": "one measurement; the rounds, the interval and the claim made of them are read together",
     "blocks.py": "one algorithm",
-    "frontends/onnx.py": "the line that one model takes, from prepared to folded, is read in one place",
     "frontends/readers.py": "one short reader per operator, and the table of all of them",
     "frontends/rewrite.py": "one short rewrite per kind of operator",
     "graph.py": "one class per kind of operator, most lines say what its fields mean",

@@ -3,8 +3,7 @@
     model ──copy──> inline functions ──> fold constants ──> per graph: (read → merge branches)* → plan → rewrite
     ──> model without BatchNorms
 
-Bodies of If, Loop and Scan are graphs of their own: what they capture from outside, and what enters and leaves them, is
-rigid.
+The order is the whole of this file; `reading`, `merge` and `rewrite` do the steps.
 """
 
 from __future__ import annotations
@@ -22,49 +21,23 @@ from bnfold.branches import may_merge
 from bnfold.choices import AS_USUAL, Choices
 from bnfold.frontends.constants import fold_constants
 from bnfold.frontends.context import (
-    CONTROL_FLOW,
-    FLOATS,
-    ONNX_DOMAINS,
-    PRECISION,
     Context,
-    bodies,
     graphs_within,
     nodes_within,
-    not_at_inference,
     value_names,
 )
 from bnfold.frontends.merge import Merger, held_values, merges_of
-from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
-from bnfold.frontends.norms import constant_norms
-from bnfold.frontends.readers import READERS
+from bnfold.frontends.reading import read_graph
 from bnfold.frontends.rewrite import find_misfits, rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
-from bnfold.graph import Graph, Op, Rigid, Shape
+from bnfold.graph import Graph
 from bnfold.ledger import Ledger
 from bnfold.plan import Plan, Site, make_plan
 from bnfold.reach import Misfits, is_tame
-from bnfold.reasons import Reason
 from bnfold.sharing import Allowance, budget_bytes
 from bnfold.solver import Solution
 from bnfold.system import System
-
-SHAPE_ONLY = ("Shape", "Size")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One ONNX graph, read.
-
-    Attributes:
-        context: What the readers knew.
-        graph: The same graph as the solver sees it.
-        order: Labels of the BatchNorms, in graph order.
-    """
-
-    context: Context
-    graph: Graph
-    order: tuple[str, ...]
 
 
 def fold_model(model: ir.Model, choices: Choices = AS_USUAL, *, copy: bool = True) -> tuple[ir.Model, Plan]:
@@ -227,69 +200,3 @@ def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:
             label, n = f"{name}#{n}", n + 1
         used.add(label)
         labels[node] = label
-
-
-def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str], norm_affine: bool = False) -> Reading:
-    """Translate one ONNX graph; bodies of control flow are left to their own turn."""
-    context = Context(graph, labels, names, norm_affine)
-    nodes = list(graph)
-    norms = [node for node in nodes if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS]
-    context.norms = constant_norms(norms, context)
-    stored = [*norms, *(node for node in nodes if norm_affine and node.op_type in CHANNEL_AXIS)]
-    precision = min((PRECISION.get(node.outputs[0].dtype, 53) for node in stored), default=53)  # type: ignore[arg-type]
-    for value in (*graph.inputs, *(v for node in nodes for v in (*node.inputs, *node.outputs))):
-        if value is not None and value not in context.shapes and not context.is_const(value):
-            context.shape(value)
-    ops: list[Op] = []
-    for node in nodes:
-        if node not in context.skip:
-            ops += _read(node, context)
-    inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
-    read = Graph(tuple(ops), context.shapes, inputs, outputs, precision)
-    return Reading(context, read, tuple(labels[node] for node in norms))
-
-
-def _read(node: ir.Node, context: Context) -> list[Op]:
-    """What one node means."""
-    is_onnx = node.domain in ONNX_DOMAINS
-    if not is_onnx or node.op_type in CONTROL_FLOW:
-        captured = _captured(node)
-        if captured or bodies(node):
-            xs = tuple(v for v in {*node.inputs, *captured} if v is not None and not context.is_const(v))
-            return [Rigid(context.label(node), xs, tuple(node.outputs), Reason.BOUNDARY)]
-    reader = READERS.get(node.op_type) if is_onnx else None
-    if is_onnx and context.norm_affine and node.op_type in CHANNEL_AXIS:
-        reader = read_norm
-    if reader is None:
-        return context.rigid(node, Reason.NONLINEAR if is_onnx else Reason.BOUNDARY)
-    if node.op_type in SHAPE_ONLY:
-        return reader(node, context)
-    features = [v for v in node.inputs if v is not None and not context.is_const(v)]
-    batch_norm = node.op_type == "BatchNormalization"
-    reason = None
-    if not features or node.inputs[0] is None:
-        reason = (not_at_inference(node) if batch_norm else None) or Reason.IO  # a constant that is handed out
-    elif not all(_is_sized(context.shape(value)) for value in (*features, *node.outputs[:1])):
-        reason = Reason.BOUNDARY
-    elif node.outputs[0].dtype not in FLOATS:
-        reason = Reason.DTYPE
-    if reason is None:
-        return reader(node, context)
-    if batch_norm:
-        context.kept[context.label(node)] = reason
-    return context.rigid(node, reason)
-
-
-def _is_sized(shape: Shape | None) -> bool:
-    """Whether a value has a known rank and may have elements."""
-    return shape is not None and 0 not in shape
-
-
-def _captured(node: ir.Node) -> list[ir.Value]:
-    """Values of enclosing graphs that the bodies of a control-flow node read."""
-    values: list[ir.Value] = []
-    for body in bodies(node):
-        for inner in nodes_within(body):
-            values += [v for v in inner.inputs if v is not None and v.graph is node.graph]
-        values += [v for v in body.outputs if v.graph is node.graph]
-    return values
