@@ -52,11 +52,11 @@ class Allowance:
 
     Attributes:
         nbytes: Bytes of a stored weight.
-        budget: Bytes that the file may grow by.
+        left: Gives the bytes that the file may still grow by; asked only where copies would help.
     """
 
     nbytes: Callable[[Hashable], int]
-    budget: float
+    left: Callable[[], float]
 
 
 def budget_bytes(duplicate: str, stored_bytes: int) -> float:
@@ -112,7 +112,7 @@ def with_copies(first: Decision, allowance: Allowance, decide: Callable[[Graph],
     """
     graph = first.graph
     weights = shared_weights(graph)
-    if not weights or not first.norms_stay or allowance.budget <= 0:
+    if not weights or not first.norms_stay or (budget := allowance.left()) <= 0:
         return first
     chosen = set(weights)
     best = decide(cut(graph, chosen))
@@ -125,7 +125,7 @@ def with_copies(first: Decision, allowance: Allowance, decide: Callable[[Graph],
             chosen, best = chosen - {stored}, trial
         else:
             worth[stored] = (best.norms_gone - trial.norms_gone) / max(1, growth(best, stored, allowance))
-    while chosen and total_growth(best, allowance) > allowance.budget:
+    while chosen and total_growth(best, allowance) > budget:
         chosen.remove(min((w for w in weights if w in chosen), key=lambda w: worth[w]))
         best = decide(cut(graph, chosen))
     return best if best.norms_gone > first.norms_gone else first

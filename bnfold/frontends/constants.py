@@ -74,9 +74,14 @@ class Folder:
                 continue
             if node.op_type == "Reshape":
                 self._settle_target(node)
-            array = stored(node) if node.op_type == "Constant" else self._evaluate(node)
+            if node.op_type == "Constant":
+                tensor = stored(node)
+                if tensor is not None:
+                    self._replace(node, tensor)
+                continue
+            array = self._evaluate(node)
             if array is not None:
-                self._replace(node, array)
+                self._replace_by_array(node, array)
 
     def norms(self) -> dict[ir.Node, tuple[ir.Node, ...]]:
         """The BatchNorms that were folded as constants, and who reads the result."""
@@ -139,32 +144,41 @@ class Folder:
             return None
         return array.astype(like.dtype.numpy())
 
-    def _replace(self, node: ir.Node, array: NDArray[Any]) -> None:
-        """Put an initializer in a node's place."""
-        y = node.outputs[0]
-        if y.is_graph_output() or y.name is None:
-            return
+    def _replace_by_array(self, node: ir.Node, array: NDArray[Any]) -> None:
+        """Put what a node makes of constants in its place, rounded to the type it declares."""
         declared, exact = self._declared(node), None
         dtype = ir.DataType.from_numpy(array.dtype)
         if declared is not None and declared.numpy() == array.dtype:
             dtype = declared
         elif declared in FLOATS and array.dtype == np.float64:
             dtype, exact, array = declared, array, round_once(array, declared.numpy())
-        name = y.name
-        y.name = self._fresh(name)
-        tensor = ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
-        self.graph.register_initializer(value)
+        origins = {norm for v in node.inputs if v is not None for norm in self._origins.get(v, ())}
+        value = self._replace(node, ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=node.outputs[0].name))
+        if value is None:
+            return
         if exact is not None:
             self._exact[value] = exact
-        origins = {norm for v in node.inputs if v is not None for norm in self._origins.get(v, ())}
         if node.op_type == "BatchNormalization":
             self._norms.append(node)
             origins.add(node)
         if origins:
             self._origins[value] = origins
+
+    def _replace(self, node: ir.Node, tensor: ir.TensorProtocol) -> ir.Value | None:
+        """Put an initializer in a node's place; None where the node must stay."""
+        y = node.outputs[0]
+        if y.is_graph_output() or y.name is None:
+            return None
+        name = y.name
+        y.name = self._fresh(name)
+        if tensor.name != name:  # one that belongs to the caller's model keeps its own
+            tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+        shape = ir.Shape([int(size) for size in tensor.shape])  # type: ignore[arg-type]
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+        self.graph.register_initializer(value)
         y.replace_all_uses_with(value)
         self._drop(node)
+        return value
 
     def _fresh(self, wanted: str) -> str:
         name, n = f"{wanted}_folded", 2

@@ -80,15 +80,15 @@ def _reshaped(x: NDArray[Any], shape: NDArray[Any], allow_zero: bool) -> NDArray
     return x.reshape(sizes if allow_zero else [n or x.shape[i] for i, n in enumerate(sizes)])
 
 
-def stored(node: ir.Node) -> NDArray[Any] | None:
+def stored(node: ir.Node) -> ir.TensorProtocol | None:
     """What a Constant holds; None for strings and sparse tensors."""
-    tensor = node.attributes.get("value")
-    if tensor is not None:
-        array: NDArray[Any] = tensor.as_tensor().numpy()
-        return None if array.dtype.kind in "OUS" else array
+    held = node.attributes.get("value")
+    if held is not None:
+        tensor = held.as_tensor()
+        return None if tensor.dtype is ir.DataType.STRING else tensor
     for name, dtype in (("value_int", "i8"), ("value_ints", "i8"), ("value_float", "f4"), ("value_floats", "f4")):
         if name in node.attributes:
-            return np.asarray(node.attributes[name].value, dtype=dtype)
+            return ir.Tensor(np.asarray(node.attributes[name].value, dtype=dtype))
     return None
 
 

@@ -9,7 +9,7 @@ The order is the whole of this file; `reading`, `merge` and `rewrite` do the ste
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -124,18 +124,27 @@ def carry_out(prepared: Prepared, choices: Choices) -> Plan:
     """Merge and fold every graph of a model in place, until there is nothing left to do."""
     model = prepared.model
     graphs = graphs_within(model.graph)
-    budget = budget_bytes(choices.duplicate, sum(_nbytes(v) for graph in graphs for v in graph.initializers.values()))
+    stored = [value for graph in graphs for value in graph.initializers.values()]
     ledgers: dict[ir.Graph, Ledger] = {}
+
+    def left() -> float:
+        grown = sum(ledger.growth for ledger in ledgers.values())
+        return budget_bytes(choices.duplicate, sum(map(_nbytes, stored))) - grown
+
     for graph in graphs:
-        _fold_graph(graph, prepared, ledgers, choices, budget)
+        _fold_graph(graph, prepared, ledgers, choices, left)
     while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
         for graph in graphs:
-            _fold_graph(graph, prepared, ledgers, choices, budget)
+            _fold_graph(graph, prepared, ledgers, choices, left)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
 
 def _fold_graph(
-    graph: ir.Graph, prepared: Prepared, ledgers: dict[ir.Graph, Ledger], choices: Choices, budget: float
+    graph: ir.Graph,
+    prepared: Prepared,
+    ledgers: dict[ir.Graph, Ledger],
+    choices: Choices,
+    left: Callable[[], float],
 ) -> None:
     """Merge branches, then fold; again where the one made room for the other."""
     unsolved, again = graph not in ledgers, True
@@ -151,9 +160,9 @@ def _fold_graph(
             ledger.merged(sums, reading.graph)
             unsolved = True
         else:
-            left = Allowance(_nbytes, budget - sum(other.growth for other in ledgers.values()))
+            allowance = Allowance(_nbytes, left)
             find = partial(_misfits, graph, reading.context, choices.leftover)
-            folding = make_plan(reading.graph, reading.context.kept, reading.order, choices.leftover, left, find)
+            folding = make_plan(reading.graph, reading.context.kept, reading.order, choices.leftover, allowance, find)
             ledger.folded(folding.plan)
             again = may_merge(reading.graph, held_values(graph), folding.solution.removed)
             again = again or (choices.leftover == "conv" and folding.plan.kept > 0)  # a depthwise Conv may be a branch

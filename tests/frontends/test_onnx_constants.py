@@ -8,6 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_case import Case, check, fold
 
+import bnfold
+
 
 def test_a_weight_that_callers_can_override_is_no_constant() -> None:
     c = Case()
@@ -283,3 +285,16 @@ def test_weights_of_vanished_operators_are_gone() -> None:
     used = {name for node in folded.after.graph.node for name in node.input}
     assert {t.name for t in folded.after.graph.initializer} <= used
     assert isinstance(folded.after, onnx.ModelProto)
+
+
+def test_the_tensor_of_a_constant_keeps_its_own_name_in_the_model_that_came_in() -> None:
+    """onnx_ir writes a tensor's name through to the message it was read from."""
+    c = Case(dtype=np.float32)
+    y = c.op("Conv", c.input(1, 3, 4, 4), "kernel", label="conv")
+    tensor = numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "a name of its own")
+    c.nodes.insert(0, helper.make_node("Constant", [], ["kernel"], value=tensor))
+    proto = c.model(c.bn(y, 2))
+    before = proto.SerializeToString(deterministic=True)
+    folded = bnfold.fold(proto).model
+    assert proto.SerializeToString(deterministic=True) == before
+    assert [i.name for i in folded.graph.initializer] == ["kernel", "kernel_bias"]
