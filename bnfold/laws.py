@@ -61,6 +61,7 @@ from bnfold.reasons import Reason
 from bnfold.system import GROUND, Candidate, Row, System, Tie, ground
 from bnfold.window import Mask, Window
 
+LARGEST_OUTER = 1 << 12  # channels of a sum of channels on different axes (position logits), each with its own unit
 LARGEST_OFFSET = 1 << 20  # elements of a constant that may have units of their own
 
 
@@ -338,6 +339,10 @@ class Laws:
     def add(self, op: Add) -> None:
         """All three have one scale; the shifts add up."""
         (a, b), axes = self.align([op.a, op.b], op.y)
+        if a.size > max(LARGEST_OUTER, *(self.tensor(v).cells.size for v in (op.a, op.b))):
+            self.hold(op.a, op.b, reason=Reason.BOUNDARY)
+            self.ground(op.y, Reason.BOUNDARY)
+            return
         a, b = ravel(a), ravel(b)
         out = self.system.new([f.size for axis in axes for f in axis if f.channel and isinstance(f.size, int)])
         y = ravel(out)

@@ -106,10 +106,9 @@ def prepare(model: ir.Model) -> Prepared:
     _label(model, labels)
     norms = fold_constants(model, names)
     changed = tidy(model)
-    complete_shapes(model)
-    if tidy(model):  # what could not be done without shapes
-        changed = True
-        complete_shapes(model)
+    while complete_shapes(model):  # a type that was not known may make a constant, a shape a Split
+        norms |= fold_constants(model, names)
+        changed = tidy(model) or changed
     if changed:
         names = value_names(model.graph)
         _label(model, labels)

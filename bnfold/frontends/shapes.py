@@ -14,14 +14,19 @@ FEW = 4  # up to one operator in so many is inferred alone
 DECIDING = 1024  # elements up to which a constant may decide a shape; larger ones are declared, not copied
 
 
-def complete_shapes(model: ir.Model) -> None:
-    """Infer missing shapes and types in place with ONNX's own rules, without touching large weights."""
+def complete_shapes(model: ir.Model) -> bool:
+    """Infer missing shapes and types in place with ONNX's own rules, without touching large weights.
+
+    Returns:
+        Whether something is known now that was not.
+    """
     nodes = list(nodes_within(model.graph))
-    missing = [node for node in nodes if any(map(_incomplete, node.outputs))]
+    missing = unknown = [node for node in nodes if any(map(_incomplete, node.outputs))]
     if len(missing) * FEW < len(nodes):
         missing = [node for node in missing if not _infer_alone(node, model)]
     if missing:
         _infer_together(model)
+    return any(not any(map(_incomplete, node.outputs)) for node in unknown)
 
 
 def _infer_alone(node: ir.Node, model: ir.Model) -> bool:

@@ -298,3 +298,12 @@ def test_the_tensor_of_a_constant_keeps_its_own_name_in_the_model_that_came_in()
     folded = bnfold.fold(proto).model
     assert proto.SerializeToString(deterministic=True) == before
     assert [i.name for i in folded.graph.initializer] == ["kernel", "kernel_bias"]
+
+
+def test_a_constant_cast_to_a_type_that_must_be_inferred() -> None:
+    """Nothing declares the type of the product; a second fold would find the constant that the first one missed."""
+    c = Case(dtype=np.float32)
+    x = c.op("Mul", c.input(1, 3, 4, 4), c.const(np.array(2.0)))
+    factor = c.op("CastLike", c.const(np.array(3.0), dtype=np.float64), x)
+    folded = check(c.model(c.op("Sigmoid", c.op("Mul", c.op("Sqrt", x), factor))))
+    assert "CastLike" not in folded.ops()

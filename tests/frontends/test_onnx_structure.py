@@ -6,8 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from onnx_case import Case, Folded, check, codes, fold
+
+from bnfold.frontends.onnx import prepare
+from bnfold.frontends.reading import read_graph
+from bnfold.laws import read_laws
 
 
 def still(channels: int) -> dict[str, np.ndarray]:
@@ -485,3 +490,17 @@ def test_reduce_over_channels_treats_them_alike() -> None:
     y = c.op("ReduceMean", start(c), c.ints(1))
     folded: Folded = check(c.model(c.op("Sigmoid", c.bn(y, 1))))
     assert folded.plan.folded == 1
+
+
+def test_position_logits_do_not_get_a_unit_for_each_pair_of_positions() -> None:
+    """BoTNet adds logits of rows and of columns: a sum of channels on different axes, 64² pairs and more."""
+    c = Case()
+    size = 80
+    rows = c.op("MatMul", c.input("N", 4, 5, name="r"), c.draw(5, size))
+    columns = c.op("MatMul", c.input("N", 4, 5, name="c"), c.draw(5, size))
+    total = c.op("Add", c.op("Unsqueeze", rows, c.ints(3)), c.op("Unsqueeze", columns, c.ints(2)))
+    proto = c.model(c.op("Softmax", total, axis=-1))
+    check(proto)
+    prepared = prepare(ir.from_proto(proto))
+    read = read_graph(prepared.model.graph, prepared.labels, prepared.names).graph
+    assert read_laws(read).size < 1000
