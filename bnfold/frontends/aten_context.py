@@ -1,0 +1,341 @@
+"""What a reader of ATen operators may ask: arguments by name, constants, shapes, names.
+
+A program is an exported graph in functional form: every node makes a new value, none changes one. What is computed from
+parameters alone is a constant as well; it is evaluated in float64 and rounded once, when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx
+from torch.export.graph_signature import ExportGraphSignature, InputKind
+
+from bnfold.affine import Array, round_once
+from bnfold.graph import Op, Rigid, Shape, Value
+from bnfold.reasons import Reason
+
+FLOATS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}  # bits of the significand
+CONSTANT_KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+RANDOM = ("bernoulli", "dropout", "multinomial", "normal", "rand", "randint", "randn", "randperm", "rrelu_with_noise")
+UNINITIALISED = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
+
+
+class Context:
+    """One exported program being read.
+
+    Attributes:
+        graph: Its graph, in functional form.
+        tensors: The tensor behind each placeholder that is the same at every run.
+        shapes: Shapes of native and intermediate values, symbolic sizes by their expression.
+        labels: The unique display name of every node.
+        kept: BatchNorms that are no constant affine, with the reason, by label.
+        held: Nodes that must stay as they are, because whoever carries out the plan cannot change them.
+    """
+
+    def __init__(
+        self, graph: fx.Graph, tensors: dict[fx.Node, torch.Tensor], held: frozenset[str] = frozenset()
+    ) -> None:
+        self.graph = graph
+        self.tensors = tensors
+        self.held = held
+        self.shapes: dict[Value, Shape] = {}
+        self.labels = _labels(graph)
+        self.kept: dict[str, Reason] = {}
+        self._identity = _identities(tensors)
+        self._placeholders: dict[object, list[fx.Node]] = {}
+        for node, key in self._identity.items():
+            self._placeholders.setdefault(key, []).append(node)
+        self._is_const: dict[fx.Node, bool] = {}
+        self._exact: dict[fx.Node, Any] = {}
+        self._arrays: dict[fx.Node, NDArray[Any]] = {}
+        for node in graph.nodes:
+            tensor = fake(node)
+            if tensor is not None:
+                self.shapes[node] = tuple(s if isinstance(s, int) else str(s) for s in tensor.shape)
+
+    def shape(self, node: fx.Node) -> Shape:
+        """The shape of a value."""
+        return self.shapes[node]
+
+    def rank(self, node: fx.Node) -> int:
+        """The number of axes of a value."""
+        return len(self.shapes[node])
+
+    def label(self, node: fx.Node) -> str:
+        """The node's unique name."""
+        return self.labels[node]
+
+    def extra(self, node: fx.Node, tag: str, shape: Sequence[int | str | None]) -> Value:
+        """A value that exists only in the solver's graph."""
+        key = (node, tag)
+        self.shapes[key] = tuple(shape)
+        return key
+
+    def is_const(self, node: object) -> bool:
+        """Whether a value is the same at every run."""
+        if not isinstance(node, fx.Node):
+            return False
+        known = self._is_const.get(node)
+        if known is None:
+            known = self._is_const[node] = node in self.tensors or self._is_computed_const(node)
+        return known
+
+    def _is_computed_const(self, node: fx.Node) -> bool:
+        if node.op != "call_function":
+            return False
+        if node.target is not operator.getitem and (
+            not isinstance(node.target, torch._ops.OpOverload)
+            or opname(node) in RANDOM + UNINITIALISED
+            or node.target._schema.is_mutable
+        ):
+            return False
+        return _has_tensors(node) and all(self.is_const(n) for n in node.all_input_nodes)
+
+    def const(self, node: object) -> NDArray[Any] | None:
+        """A value's array where it is the same at every run, else None."""
+        if not isinstance(node, fx.Node) or not self.is_const(node):
+            return None
+        array = self._arrays.get(node)
+        if array is None:
+            tensor = self._wide(node) if node not in self.tensors else self.tensors[node]
+            declared = fake(node)
+            assert declared is not None
+            array = to_numpy(tensor)
+            if node not in self.tensors and declared.dtype in FLOATS:
+                array = round_once(array, numpy_dtype(declared.dtype)) if tensor.dtype == torch.float64 else array
+            self._arrays[node] = array
+        return array
+
+    def _wide(self, node: fx.Node) -> Any:
+        """A constant as float64, before any rounding, where it is a float."""
+        if node not in self._exact:
+            if node in self.tensors:
+                tensor = self.tensors[node].detach()
+                self._exact[node] = tensor.double() if tensor.dtype in FLOATS else tensor
+            else:
+                with torch.no_grad():
+                    args, kwargs = fx.map_arg((node.args, node.kwargs), self._wide)
+                    made = node.target(*args, **kwargs)  # type: ignore[operator]
+                self._exact[node] = made.double() if _is_float(made) else made
+        return self._exact[node]
+
+    def feature(self, node: object) -> bool:
+        """Whether an argument is a tensor that depends on the inputs."""
+        return isinstance(node, fx.Node) and fake(node) is not None and not self.is_const(node)
+
+    def features(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """What a node reads that is not the same at every run."""
+        return tuple(n for n in node.all_input_nodes if self.feature(n))
+
+    def identity(self, node: fx.Node) -> object:
+        """What a stored constant is: two placeholders of one tensor are the same."""
+        return self._identity.get(node) or node
+
+    def entangled(self, node: fx.Node) -> bool:
+        """Whether a stored constant shares its memory with another one that is not the same tensor."""
+        return self._identity.get(node) is None and node in self.tensors
+
+    def aliases(self, node: fx.Node) -> list[fx.Node]:
+        """Every placeholder of the tensor behind a placeholder, itself included."""
+        mine = self._identity.get(node)
+        return [node] if mine is None else self._placeholders[mine]
+
+    def readers(self, node: fx.Node) -> list[fx.Node]:
+        """Every node that reads a constant, under any of its names."""
+        return [user for each in self.aliases(node) for user in each.users]
+
+    def rigid(self, node: fx.Node, reason: Reason) -> list[Op]:
+        """A node that keeps all units around it."""
+        return [Rigid(self.label(node), self.features(node), results(node), reason)]
+
+
+def _labels(graph: fx.Graph) -> dict[fx.Node, str]:
+    """A name for every node: the path of the module it is the operator of where that says it all, else its own."""
+    labels: dict[fx.Node, str] = {}
+    used: set[str] = set()
+    for node in graph.nodes:
+        stack = module_stack(node)
+        name = stack[-1] if stack and stack[-1] and opname(node) in NAMED_AFTER_MODULES else node.name
+        label, n = name, 2
+        while label in used:
+            label, n = f"{name}#{n}", n + 1
+        used.add(label)
+        labels[node] = label
+    return labels
+
+
+def _identities(tensors: dict[fx.Node, torch.Tensor]) -> dict[fx.Node, object]:
+    """One key per tensor; None for those that share memory with a tensor of another form."""
+    forms: dict[int, set[object]] = {}
+    keys: dict[fx.Node, tuple[int, object]] = {}
+    for node, tensor in tensors.items():
+        if tensor.numel() == 0:
+            continue
+        place = tensor.untyped_storage().data_ptr()
+        form = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        forms.setdefault(place, set()).add(form)
+        keys[node] = (place, form)
+    return {node: None if len(forms[place]) > 1 else (place, form) for node, (place, form) in keys.items()}
+
+
+def module_stack(node: fx.Node) -> tuple[str, ...]:
+    """Paths of the modules a node was made in, outermost first; `@n` is cut off: which call it was."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [entry[0] for entry in stack.values()]
+    if any(not isinstance(path, str) or path.startswith("_empty_nn_module_stack") for path in paths):
+        return ()
+    return tuple(path.split("@")[0] for path in paths)
+
+
+def module_call(node: fx.Node) -> str:
+    """The innermost call that made a node, told apart from other calls of the same module."""
+    stack = node.meta.get("nn_module_stack") or {"": ("", "")}
+    return str(next(reversed(stack)))
+
+
+def fake(node: fx.Node) -> torch.Tensor | None:
+    """The tensor without numbers that stands for a value, None where it is no tensor."""
+    value = node.meta.get("val")
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def opname(node: fx.Node) -> str:
+    """`conv2d` for `aten.conv2d.default`; empty for what is not an ATen operator."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
+        return str(target._opname)
+    return ""
+
+
+def overload(node: fx.Node) -> str:
+    """`Tensor` for `aten.add.Tensor`."""
+    return str(getattr(node.target, "_overloadname", ""))
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """All arguments of an ATen operator by the names of its schema, defaults included."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    found = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    found.update(zip((a.name for a in schema.arguments), node.args, strict=False))
+    found.update(node.kwargs)
+    return found
+
+
+def position(node: fx.Node, name: str) -> int:
+    """Where an argument stands among the positional ones."""
+    return next(i for i, a in enumerate(node.target._schema.arguments) if a.name == name)  # type: ignore[union-attr]
+
+
+def results(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The values that a node makes: itself, or the elements taken from the tuple it returns."""
+    if fake(node) is not None:
+        return (node,)
+    return tuple(user for user in node.users if user.target is operator.getitem)
+
+
+def element(node: fx.Node, index: int) -> list[fx.Node]:
+    """The nodes that take one element from a tuple."""
+    return [user for user in node.users if user.target is operator.getitem and user.args[1] == index]
+
+
+def _has_tensors(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    values: Iterable[object] = value if isinstance(value, list | tuple) else [value]
+    return all(
+        isinstance(v, torch.Tensor) and all(isinstance(s, int) for s in v.shape) for v in values if v is not None
+    )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is an ordinary array of numbers."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in FLOATS
+
+
+def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    """The same element type in NumPy."""
+    if dtype == torch.bfloat16:
+        return np.dtype(ml_dtypes.bfloat16)
+    return torch.empty(0, dtype=dtype).numpy().dtype
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    """A tensor as an array of the same element type, without a copy where that is possible."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if plain.dtype == torch.bfloat16:
+        return plain.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return plain.numpy()
+
+
+def to_tensor(array: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
+    """An array as a tensor of the element type and on the device of another."""
+    rounded = round_once(array, numpy_dtype(like.dtype)) if array.dtype == np.float64 else array
+    plain = np.array(rounded, order="C")
+    if plain.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(plain.view(np.int16)).view(torch.bfloat16).to(like.device)
+    return torch.from_numpy(plain).to(like.device)
+
+
+def wide(array: NDArray[Any] | None, size: int, default: float) -> Array:
+    """A parameter as float64[size]; what is absent is the same everywhere."""
+    return np.full(size, default) if array is None else np.asarray(array).astype(np.float64).reshape(-1)
+
+
+def constant_tensors(signature: ExportGraphSignature, graph: fx.Graph, program: Any) -> dict[fx.Node, torch.Tensor]:
+    """The placeholders of an exported program whose tensors no run changes."""
+    changed = {*signature.buffers_to_mutate.values(), *getattr(signature, "parameters_to_mutate", {}).values()}
+    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    for node in graph.nodes:
+        if opname(node) in BATCH_NORMS and "training" in (named := arguments(node)) and named["training"] is True:
+            for statistic in (named.get("running_mean"), named.get("running_var")):
+                nodes.pop(getattr(statistic, "name", ""), None)  # the operator itself keeps them up to date
+    found: dict[fx.Node, torch.Tensor] = {}
+    for spec in signature.input_specs:
+        if spec.kind not in CONSTANT_KINDS or spec.target in changed or spec.target is None:
+            continue
+        tensor = program.state_dict.get(spec.target)
+        tensor = program.constants.get(spec.target) if tensor is None else tensor
+        if spec.arg.name in nodes and type(tensor) in PLAIN and _is_plain(tensor):
+            found[nodes[spec.arg.name]] = tensor
+    return found
+
+
+BATCH_NORMS = frozenset(
+    {
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_functional",
+        "_native_batch_norm_legit_no_training",
+        "_batch_norm_no_update",
+        "_batch_norm_with_update",
+        "_batch_norm_with_update_functional",
+        "batch_norm",
+        "batch_norm_with_update",
+        "cudnn_batch_norm",
+        "miopen_batch_norm",
+        "native_batch_norm",
+    }
+)
+NAMED_AFTER_MODULES = BATCH_NORMS | {
+    "addmm",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolution",
+    "linear",
+    "matmul",
+    "mm",
+}

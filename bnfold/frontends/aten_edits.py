@@ -1,0 +1,236 @@
+"""A plan as edits to the nodes of a program: which constants get which numbers, and which nodes go.
+
+What an operator becomes follows from the units on its two sides alone (`affine.rewrite`). Nothing is changed here: the
+edits are carried out on a program by `aten_rewrite`, on a module by `modules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from bnfold.affine import Array, Unit, rewrite
+from bnfold.economy import between_units
+from bnfold.frontends.aten_context import BATCH_NORMS, Context, arguments, opname, position, results
+from bnfold.frontends.aten_linear import (
+    CONVOLUTIONS,
+    RECURRENT,
+    bias_position,
+    input_weights,
+    stored_bias,
+    weight_position,
+)
+from bnfold.frontends.rewrite import dense
+from bnfold.graph import Graph, Linear, Op
+from bnfold.plan import Folding
+
+Place = tuple[int, ...]  # of an argument: its position, then the position in a list
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Everything that a plan changes in a program.
+
+    Attributes:
+        gone: Nodes that do nothing any more; their readers read their first feature.
+        operands: New numbers for constant arguments, float64 or of the stored type; also for arguments that were absent.
+        replaced: Scale and shift of an affine that stays, each None where it does nothing.
+        added: A constant to add behind a node that has no argument for it.
+    """
+
+    gone: tuple[fx.Node, ...] = ()
+    operands: dict[tuple[fx.Node, Place], NDArray[Any]] = field(default_factory=dict)
+    replaced: dict[fx.Node, tuple[Array | None, Array | None]] = field(default_factory=dict)
+    added: dict[fx.Node, Array] = field(default_factory=dict)
+
+
+def find_edits(graph: Graph, folding: Folding, context: Context, constant_norms: Sequence[fx.Node]) -> Edits:
+    """What a plan means for each node of a program.
+
+    Args:
+        graph: The program as the solver saw it.
+        folding: The plan and its units.
+        context: What the readers knew.
+        constant_norms: BatchNorms of constants; what becomes of them is stored in their place.
+    """
+    finder = _Finder(graph, folding, context)
+    for node in context.graph.nodes:
+        handler = HANDLERS.get(opname(node))
+        if handler is not None and not context.is_const(node):
+            handler(finder, node, context.label(node))
+    gone = tuple(node for node in context.graph.nodes if context.label(node) in folding.solution.removed)
+    finder.store(constant_norms)
+    return Edits(gone, finder.operands, finder.replaced, finder.added)
+
+
+class _Finder:
+    """Walks over the nodes of a program and notes what changes."""
+
+    def __init__(self, graph: Graph, folding: Folding, context: Context) -> None:
+        self.system, self.solution = folding.system, folding.solution
+        self.context = context
+        self.ops: Mapping[str, Op] = {op.name: op for op in graph.ops}
+        self.candidates = {c.op.name: c for c in folding.system.candidates}
+        self.operands: dict[tuple[fx.Node, Place], NDArray[Any]] = {}
+        self.replaced: dict[fx.Node, tuple[Array | None, Array | None]] = {}
+        self.added: dict[fx.Node, Array] = {}
+
+    def units(self, name: str) -> tuple[Unit, Unit] | None:
+        """The units on both sides of an operator; None where both are as they were."""
+        view = self.system.views.get(name)
+        if view is None or not any(self.solution.touches(cells) for cells in view):
+            return None
+        return self.solution.unit(view[0]), self.solution.unit(view[1])
+
+    def linear(self, node: fx.Node, name: str) -> None:
+        """Convolutions, linear, addmm, and products with a constant matrix: weight and bias."""
+        units, op = self.units(name), self.ops.get(name)
+        if units is None or not isinstance(op, Linear):
+            return
+        before, factor = stored_bias(node, self.context)
+        weight, bias = rewrite(op.kernel, before, *units)
+        if weight is not op.kernel.weight():
+            self.operands[node, weight_position(node, self.context)] = weight
+        place = bias_position(node)
+        if (not bias.any()) if before is None else np.array_equal(np.broadcast_to(before, bias.shape), bias):
+            return
+        if place is None:
+            rank = self.context.rank(node)
+            self.added[node] = bias.reshape((-1,) + (1,) * (rank - 1 - op.y_axis))
+        else:
+            self.operands[node, place] = bias / factor
+
+    def batch_norm(self, node: fx.Node, name: str) -> None:
+        """A BatchNorm that stays, between new units: gamma and beta."""
+        affine = self._kept_affine(name)
+        if affine is None:
+            return
+        scale, shift = affine
+        named = arguments(node)
+        mean, var = self.context.const(named["running_mean"]), self.context.const(named["running_var"])
+        assert mean is not None
+        assert var is not None
+        eps = float(named.get("eps", named.get("epsilon", 1e-5)))
+        gamma = scale * np.sqrt(var.astype(np.float64) + eps)
+        beta = shift + scale * mean.astype(np.float64)
+        for argument, array in (("weight", gamma), ("bias", beta)):
+            self.operands[node, (position(node, argument),)] = array
+
+    def _kept_affine(self, name: str) -> tuple[Array, Array] | None:
+        """The scale and shift that an affine has between its new units; None where they are as before."""
+        units, candidate = self.units(name), self.candidates.get(name)
+        if units is None or candidate is None or name in self.solution.removed:
+            return None
+        return between_units(candidate, *units)
+
+    def arithmetic(self, node: fx.Node, name: str) -> None:
+        """add, sub, mul, div, neg with constants that stay, between new units."""
+        affine = self._kept_affine(name)
+        if affine is None:
+            if name not in self.candidates:
+                self._offset(node, name)
+            return
+        scale, shift = (dense(array, self.system.axes[name]) for array in affine)
+        multiplies = bool(np.any(scale != 1)) or not shift.any()
+        self.replaced[node] = (scale if multiplies else None, shift if shift.any() else None)
+
+    def _offset(self, node: fx.Node, name: str) -> None:
+        """A constant that varies by position takes up the shift."""
+        units, axes = self.units(name), self.system.axes.get(name)
+        if units is None or axes is None:
+            return
+        reader, writer = units
+        kind, named = opname(node), arguments(node)
+        signs = {"self": 1.0, "other": float(named.get("alpha", 1)) * (1.0 if kind == "add" else -1.0)}
+        if kind == "rsub":
+            signs = {"self": -float(named.get("alpha", 1)), "other": 1.0}
+        held = "self" if self.context.is_const(named["self"]) else "other"
+        [moving] = {"self", "other"} - {held}
+        stored = self.context.const(named[held])
+        assert stored is not None
+        moved = signs[held] * stored.astype(np.float64) + signs[moving] * dense(reader.shift, axes)
+        result = (moved * dense(writer.inverse_scale, axes) + dense(writer.inverse_shift, axes)) / signs[held]
+        self.operands[node, (position(node, held),)] = result
+
+    def concat(self, node: fx.Node, name: str) -> None:
+        """Constant parts of a cat are stored in the result's unit."""
+        parts = arguments(node)["tensors"]
+        for i, part in enumerate(parts):
+            array = self.context.const(part)
+            own = f"{name}#{i}"
+            units = None if array is None else self.units(own if own in self.system.views else name)
+            if array is None or units is None:
+                continue
+            writer = units[1]
+            if own in self.system.views:
+                shape = [1] * array.ndim
+                shape[int(arguments(node).get("dim", 0)) % array.ndim] = -1
+                scale, shift = writer.inverse_scale.reshape(shape), writer.inverse_shift.reshape(shape)
+            else:
+                axes = self.system.axes[name]
+                scale, shift = dense(writer.inverse_scale, axes), dense(writer.inverse_shift, axes)
+            self.operands[node, (0, i)] = array.astype(np.float64) * scale + shift
+
+    def table(self, node: fx.Node, name: str) -> None:
+        """The table of an embedding."""
+        units, array = self.units(name), self.context.const(node.args[0])
+        if units is not None and array is not None:
+            self.operands[node, (0,)] = array.astype(np.float64) * units[1].inverse_scale + units[1].inverse_shift
+
+    def recurrent(self, node: fx.Node, name: str) -> None:
+        """LSTM, GRU, RNN: input weights `[gates·hidden, input]` and input biases of the first layer."""
+        view = self.system.views.get(name)
+        if view is None or not self.solution.touches(view[0]):
+            return
+        reader, place = self.solution.unit(view[0]), position(node, "params")
+        params = arguments(node)["params"]
+        for at, bias_at in input_weights(node):
+            weight, bias = self.context.const(params[at]), self.context.const(params[bias_at])
+            assert weight is not None
+            assert bias is not None
+            wide = weight.astype(np.float64)
+            self.operands[node, (place, at)] = wide * reader.scale
+            if reader.shift.any():
+                self.operands[node, (place, bias_at)] = bias.astype(np.float64) + wide @ reader.shift
+
+    def store(self, norms: Sequence[fx.Node]) -> None:
+        """Keep what a BatchNorm makes of a constant as a constant, where something else reads it."""
+        queue = list(norms)
+        while queue:
+            node = queue.pop(0)
+            for user in node.users:
+                if self.context.is_const(user):
+                    queue.append(user)
+                    continue
+                for place in places_of(user, node):
+                    array = self.context.const(node)
+                    assert array is not None
+                    self.operands.setdefault((user, place), array)
+
+
+def places_of(user: fx.Node, node: fx.Node) -> list[Place]:
+    """Where among a node's arguments a value stands."""
+    found: list[Place] = []
+    for i, arg in enumerate(user.args):
+        if arg is node:
+            found.append((i,))
+        elif isinstance(arg, list | tuple):
+            found += [(i, j) for j, part in enumerate(arg) if part is node]
+    return found
+
+
+Handler = Callable[[_Finder, fx.Node, str], None]
+BY_HANDLER: tuple[tuple[Handler, Sequence[str]], ...] = (
+    (_Finder.linear, (*CONVOLUTIONS, "linear", "addmm", "matmul", "mm", "bmm")),
+    (_Finder.batch_norm, tuple(BATCH_NORMS)),
+    (_Finder.arithmetic, ("add", "div", "mul", "multiply", "neg", "rsub", "sub", "subtract", "true_divide")),
+    (_Finder.concat, ("cat", "concat", "concatenate")),
+    (_Finder.table, ("embedding",)),
+    (_Finder.recurrent, RECURRENT),
+)
+HANDLERS: dict[str, Handler] = {name: handler for handler, names in BY_HANDLER for name in names}

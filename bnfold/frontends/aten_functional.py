@@ -1,0 +1,89 @@
+"""An exported program in functional form: every node makes a new value and none changes one.
+
+What is written in place to a value that nobody else sees is the same operator without its underscore; anything less
+plain is left to torch's own functionalisation.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from bnfold.errors import UnsupportedError
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """A copy of a program in functional form; tensors are shared with the original, tables of them are not."""
+    if any(_changes(node) and not _is_private(node) for node in program.graph.nodes):
+        try:
+            return program.run_decompositions({})
+        except Exception as error:
+            raise UnsupportedError(
+                f"torch.export cannot write the program in functional form: {str(error).splitlines()[0][:200]}",
+                "Call program.run_decompositions({}) yourself to see the full report.",
+            ) from error
+    copied = copied_program(program)
+    for node in copied.graph.nodes:
+        if _changes(node):
+            node.target = _counterpart(node)
+    copied.graph_module.recompile()
+    return copied
+
+
+def copied_program(program: ExportedProgram) -> ExportedProgram:
+    """The same program with a graph of its own; the tensors are shared."""
+    return program._update(
+        copy.deepcopy(program.graph_module),
+        copy.deepcopy(program.graph_signature),
+        state_dict=dict(program.state_dict),
+        constants=dict(program.constants),
+    )
+
+
+def _changes(node: fx.Node) -> bool:
+    """Whether a node writes to one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _counterpart(node: fx.Node) -> object:
+    """The operator that makes a new value instead of writing in place; None where there is none of that name."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    name, variant = str(node.target._opname), str(node.target._overloadname) or "default"
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    if node.target.namespace != "aten" or not name.endswith("_") or packet is None or variant not in packet.overloads():
+        return None
+    return getattr(packet, variant)
+
+
+def _is_private(node: fx.Node) -> bool:
+    """Whether what a node writes to is seen by nobody else, through any view of it."""
+    written = [a.name for a in node.target._schema.arguments if a.alias_info is not None and a.alias_info.is_write]  # type: ignore[union-attr]
+    if len(written) != 1 or _counterpart(node) is None or not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    value = node.args[0]
+    if value.meta["val"].dtype != node.meta["val"].dtype:
+        return False
+    while value.op == "call_function":
+        if len(value.users) != 1 or not isinstance(value.target, torch._ops.OpOverload):
+            return False
+        if not _may_alias(value):
+            return True
+        if not value.args or not isinstance(value.args[0], fx.Node):
+            return False
+        value = value.args[0]
+    return False
+
+
+def _may_alias(node: fx.Node) -> bool:
+    """Whether a node's result may be memory of its first argument."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    returns = node.target._schema.returns
+    if any(r.alias_info is not None for r in returns):
+        return True
+    return node.target._opname in ("contiguous", "dropout", "flatten", "reshape", "reshape_as", "to", "type_as")
+
+

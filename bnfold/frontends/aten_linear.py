@@ -1,0 +1,256 @@
+"""ATen operators with constant weights: where their weights, biases and channels are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from bnfold.affine import Array, Kernel
+from bnfold.frontends.aten_context import Context, arguments, fake, opname, position, results
+from bnfold.graph import Linear, Mix, Op, Recurrent, Rigid
+from bnfold.reasons import Reason
+from bnfold.window import Window
+
+CONVOLUTIONS = {
+    "conv1d": 1,
+    "conv2d": 2,
+    "conv3d": 3,
+    "conv_transpose1d": 1,
+    "conv_transpose2d": 2,
+    "conv_transpose3d": 3,
+    "convolution": 0,
+}
+
+
+def read_convolution(node: fx.Node, ctx: Context) -> list[Op]:
+    """Conv and ConvTranspose in any number of dimensions, any groups, with or without a batch axis."""
+    named = arguments(node)
+    x, stored, bias = named["input"], named["weight"], named.get("bias")
+    weight = ctx.const(stored)
+    if weight is None or not ctx.feature(x) or (bias is not None and not ctx.is_const(bias)):
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    transposed = bool(named.get("transposed", opname(node).startswith("conv_transpose")))
+    groups = int(named["groups"])
+    n = weight.ndim - 2
+    axis = ctx.rank(x) - n - 1
+    window = _window(named, ctx.shape(x)[axis + 1 :], weight.shape[2:], transposed)
+    kernel = Kernel(
+        lambda: weight,
+        weight.shape,
+        out_axis=1 if transposed else 0,
+        in_axis=0 if transposed else 1,
+        groups=groups,
+        groups_on_input=transposed,
+        reference=None if window.uniform else tuple(p[0] for p in window.patterns()),
+    )
+    return [_linear(node, ctx, x, stored, axis, kernel, bias is not None, window)]
+
+
+def _window(named: dict[str, Any], sizes: Sequence[int | str | None], taps: tuple[int, ...], transposed: bool) -> Window:
+    """How a convolution slides."""
+    n = len(taps)
+    strides, dilations = _each(named["stride"] or 1, n), _each(named["dilation"] or 1, n)
+    padding = named["padding"]
+    if padding == "same":
+        total = [d * (k - 1) for k, d in zip(taps, dilations, strict=True)]
+        begin, end = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    else:
+        begin = end = _each(0 if padding == "valid" else padding, n)
+    extra = _each(named["output_padding"], n) if transposed else ()
+    known = tuple(s if isinstance(s, int) else None for s in sizes)
+    return Window(taps, strides, dilations, begin, end, known, transposed, extra)
+
+
+def _each(value: Any, n: int) -> tuple[int, ...]:
+    """One number per spatial axis: torch lets a single one stand for all."""
+    given = [int(value)] if isinstance(value, int) else [int(v) for v in value]
+    return tuple(given * n if len(given) == 1 else given)
+
+
+def read_linear(node: fx.Node, ctx: Context) -> list[Op]:
+    """`x·Wᵀ + b` along the last axis."""
+    named = arguments(node)
+    x, stored, bias = named["input"], named["weight"], named["bias"]
+    weight = ctx.const(stored)
+    if weight is None or weight.ndim != 2 or not ctx.feature(x) or (bias is not None and not ctx.is_const(bias)):
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    kernel = Kernel(lambda: weight, weight.shape, out_axis=0, in_axis=1)
+    return [_linear(node, ctx, x, stored, ctx.rank(x) - 1, kernel, bias is not None)]
+
+
+def read_addmm(node: fx.Node, ctx: Context) -> list[Op]:
+    """`beta·b + alpha·x·W` with constant `b` and `W`."""
+    named = arguments(node)
+    bias, x, stored = named["self"], named["mat1"], named["mat2"]
+    weight, constant = ctx.const(stored), ctx.const(bias)
+    if weight is None or not ctx.feature(x) or constant is None or not named["beta"]:
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    if constant.shape not in ((weight.shape[1],), (1, weight.shape[1])):
+        return ctx.rigid(node, Reason.BOUNDARY)
+    kernel = Kernel(lambda: weight, weight.shape, out_axis=1, in_axis=0, gain=float(named["alpha"]))
+    return [_linear(node, ctx, x, stored, 1, kernel, has_bias=True)]
+
+
+def read_matrix_product(node: fx.Node, ctx: Context) -> list[Op]:
+    """mm, bmm, matmul: a linear operator with a constant matrix, a mixing of positions without."""
+    left, right = node.args[0], node.args[1]
+    if ctx.feature(left) and ctx.feature(right):
+        assert isinstance(left, fx.Node)
+        assert isinstance(right, fx.Node)
+        if min(ctx.rank(left), ctx.rank(right)) < 2:
+            return ctx.rigid(node, Reason.NONLINEAR)
+        return [Mix(ctx.label(node), left, right, node, unit_sum=is_softmax(left, ctx))]
+    from_left = ctx.is_const(left)
+    x, stored = (right, left) if from_left else (left, right)
+    weight = ctx.const(stored)
+    if weight is None or not isinstance(x, fx.Node) or not isinstance(stored, fx.Node) or not ctx.feature(x):
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    if weight.ndim != 2 or ctx.rank(x) < 2:
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    axis = ctx.rank(x) - (2 if from_left else 1)
+    kernel = Kernel(lambda: weight, weight.shape, out_axis=0 if from_left else 1, in_axis=1 if from_left else 0)
+    return [_linear(node, ctx, x, stored, axis, kernel, has_bias=False, bias_slot=False)]
+
+
+def is_softmax(node: fx.Node, ctx: Context) -> bool:
+    """Whether rows (the last axis) sum to 1: a softmax over it, seen through what does nothing."""
+    while opname(node) in ("alias", "clone", "contiguous", "detach", "dropout", "expand", "view", "_unsafe_view"):
+        if opname(node) == "dropout" and arguments(node)["train"]:
+            return False
+        source = node.all_input_nodes[0]
+        if ctx.shape(source)[-1:] != ctx.shape(node)[-1:]:
+            return False
+        node = source
+    if opname(node) not in ("softmax", "_softmax"):
+        return False
+    return int(arguments(node)["dim"]) % ctx.rank(node) == ctx.rank(node) - 1
+
+
+def _linear(
+    node: fx.Node,
+    ctx: Context,
+    x: fx.Node,
+    stored: fx.Node,
+    axis: int,
+    kernel: Kernel,
+    has_bias: bool,
+    window: Window | None = None,
+    bias_slot: bool = True,
+) -> Linear:
+    return Linear(
+        ctx.label(node),
+        x,
+        node,
+        x_axis=axis,
+        y_axis=axis,
+        kernel=kernel,
+        weight=ctx.identity(stored),
+        window=window,
+        has_bias=has_bias,
+        bias_slot=bias_slot,
+        frozen=_frozen(node, ctx, stored),
+    )
+
+
+def _frozen(node: fx.Node, ctx: Context, stored: fx.Node) -> Reason | None:
+    """Why a weight must stay as it is: something reads it in another way, or hands it out."""
+    if node.name in ctx.held or ctx.entangled(stored):
+        return Reason.SHARED_WEIGHT
+    for user in ctx.readers(stored):
+        if user is node or ctx.is_const(user):
+            continue
+        if user.op == "output":
+            return Reason.IO
+        if _way_of_reading(user, stored, ctx) != _way_of_reading(node, stored, ctx):
+            return Reason.SHARED_WEIGHT
+    return None
+
+
+def _way_of_reading(node: fx.Node, stored: fx.Node, ctx: Context) -> object:
+    """What must be alike in two operators for one change of their weight to serve both."""
+    same = [i for i, arg in enumerate(node.args) if isinstance(arg, fx.Node) and _same_constant(arg, stored, ctx)]
+    if len(same) != 1:
+        return object()
+    return opname(node), same, arguments(node).get("groups") if opname(node) in CONVOLUTIONS else None
+
+
+def _same_constant(a: fx.Node, b: fx.Node, ctx: Context) -> bool:
+    return ctx.identity(a) == ctx.identity(b)
+
+
+def weight_position(node: fx.Node, ctx: Context) -> tuple[int, ...]:
+    """Where the weight stands among the arguments of a linear operator."""
+    name = opname(node)
+    if name in CONVOLUTIONS or name == "linear":
+        return (1,)
+    if name == "addmm":
+        return (2,)
+    return (0,) if ctx.is_const(node.args[0]) else (1,)
+
+
+def bias_position(node: fx.Node) -> tuple[int, ...] | None:
+    """Where the bias stands; None for an operator that takes none."""
+    name = opname(node)
+    if name in CONVOLUTIONS or name == "linear":
+        return (position(node, "bias"),)
+    return (0,) if name == "addmm" else None
+
+
+def stored_bias(node: fx.Node, ctx: Context) -> tuple[Array | None, float]:
+    """The bias of a linear operator as float64[out_channels], None for none, and the factor before what is stored."""
+    place = bias_position(node)
+    held = None if place is None or len(node.args) <= place[0] else node.args[place[0]]
+    held = node.kwargs.get("bias") if held is None else held
+    array: NDArray[Any] | None = ctx.const(held)
+    if array is None:
+        return None, 1.0
+    factor = float(arguments(node)["beta"]) if opname(node) == "addmm" else 1.0
+    return array.astype(np.float64).reshape(-1) * factor, factor
+
+
+RECURRENT = ("gru", "lstm", "rnn_relu", "rnn_tanh")
+
+
+def read_recurrent(node: fx.Node, ctx: Context) -> list[Op]:
+    """LSTM, GRU, RNN on a plain tensor: the input weights of the first layer are `[gates·hidden, input]`."""
+    named = arguments(node)
+    x, params = named.get("input"), named.get("params")
+    if not isinstance(params, list | tuple) or not ctx.feature(x) or not all(ctx.is_const(p) for p in params):
+        return ctx.rigid(node, Reason.NOT_CONSTANT)
+    assert isinstance(x, fx.Node)
+    if named.get("train") and float(named["dropout"]) > 0 and int(named["num_layers"]) > 1:
+        return ctx.rigid(node, Reason.TRAINING)
+    if not named["has_biases"] or "batch_first" not in named or node.name in ctx.held:
+        return ctx.rigid(node, Reason.NONLINEAR)
+    weights = [params[at] for at, _ in input_weights(node)]
+    states = tuple(n for n in node.all_input_nodes if n is not x and ctx.feature(n))
+    held: list[Op] = [Rigid(f"{ctx.label(node)}#states", states, (), Reason.NONLINEAR)] if states else []
+    frozen = any(len(ctx.readers(p)) > 1 or ctx.entangled(p) for p in params)
+    array = ctx.const(weights[0])
+    assert array is not None
+    return [
+        *held,
+        Recurrent(
+            ctx.label(node),
+            x,
+            ctx.rank(x) - 1,
+            results(node),
+            ctx.identity(weights[0]),
+            features=array.shape[1],
+            frozen=Reason.SHARED_WEIGHT if frozen else None,
+        ),
+    ]
+
+
+def input_weights(node: fx.Node) -> list[tuple[int, int]]:
+    """Places of the first layer's input weight and input bias among the parameters, once per direction."""
+    named = arguments(node)
+    directions = 2 if named["bidirectional"] else 1
+    each = len(named["params"]) // (int(named["num_layers"]) * directions)
+    return [(d * each, d * each + 2) for d in range(directions)]
+
+
