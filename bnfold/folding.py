@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bnfold.choices import Choices
-from bnfold.errors import UnsupportedError, UsageError
+from bnfold.errors import UsageError
 from bnfold.plan import Plan
 
 
@@ -23,55 +22,57 @@ class Folded:
     plan: Plan
 
 
-def fold(
-    model: Any,
-    example_inputs: Any = None,
-    *,
-    leftover: str = "keep",
-    norm_affine: bool = False,
-    duplicate: str = "auto",
-) -> Folded:
+def fold(model: Any, example_inputs: Any = None, dynamic_shapes: Any = None, prefer: str = "module") -> Folded:
     """Remove every BatchNorm that can be removed by rewriting weights. The argument is not changed.
 
     Args:
-        model: `onnx.ModelProto` or `onnx_ir.Model`.
-        example_inputs: Not needed for ONNX.
-        leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
-            its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
-        norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
-            InstanceNormalization are folded into what reads them, too.
-        duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms: `"never"`,
-            `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
+        model: `torch.nn.Module`, `torch.export.ExportedProgram`, `onnx.ModelProto` or `onnx_ir.Model`.
+        example_inputs: What to call a Module with: a tensor, a tuple of positional or a mapping of keyword arguments.
+            The other kinds need none.
+        dynamic_shapes: Sizes that may vary when a Module is followed, as `torch.export.export` takes them.
+        prefer: For a Module: `"module"` returns an object of the same class wherever that removes as many BatchNorms,
+            `"graph"` always what `torch.export.unflatten` makes of the folded program.
 
     Returns:
-        The new model, of the same kind, and the plan.
+        The new model, of the same kind, and the plan; `plan.notes` says where a Module became a graph, and why.
 
     Raises:
-        UnsupportedError: For a `torch.nn.Module` or `torch.export.ExportedProgram`.
-        UsageError: For anything else, or a leftover that does not exist.
+        UsageError: For any other kind, a Module in training mode, or arguments that do not fit.
+        UnsupportedError: For a Module that torch cannot export, or whose weights are not there.
     """
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    if _comes_from_torch(model):
+        return _fold_torch(model, kind, example_inputs, dynamic_shapes, prefer)
     import onnx
     import onnx_ir as ir
 
     from bnfold.frontends.onnx import fold_model, without_pauses
 
-    choices = Choices(leftover, norm_affine, duplicate)
     if isinstance(model, ir.Model):
-        folded, plan = fold_model(model, choices)
+        folded, plan = fold_model(model)
         return Folded(folded, plan)
     if isinstance(model, onnx.ModelProto):
         with without_pauses():
-            folded, plan = fold_model(ir.serde.deserialize_model(model), choices, copy=False)
+            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False)
             return Folded(ir.serde.serialize_model(folded), plan)
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    if _comes_from_torch(model):
-        raise UnsupportedError(
-            f"bnfold.fold cannot take a {kind} yet",
-            "Export it with bnfold.convert(...) or torch.onnx.export(..., dynamo=True, optimize=False), and fold that.",
-        )
     raise UsageError(
-        f"bnfold.fold takes an onnx.ModelProto or an onnx_ir.Model, not a {kind}", "Pass the model itself."
+        "bnfold.fold takes a torch.nn.Module, a torch.export.ExportedProgram, an onnx.ModelProto or an onnx_ir.Model, "
+        f"not a {kind}",
+        "Pass the model itself.",
     )
+
+
+def _fold_torch(model: Any, kind: str, example_inputs: Any, dynamic_shapes: Any, prefer: str) -> Folded:
+    import torch
+
+    from bnfold.frontends.aten import fold_program
+    from bnfold.frontends.modules import fold_module
+
+    if isinstance(model, torch.export.ExportedProgram):
+        return Folded(*fold_program(model))
+    if isinstance(model, torch.nn.Module):
+        return Folded(*fold_module(model, example_inputs, dynamic_shapes, prefer))
+    raise UsageError(f"bnfold.fold cannot take a {kind}", "Pass a torch.nn.Module or a torch.export.ExportedProgram.")
 
 
 def _comes_from_torch(model: Any) -> bool:

@@ -61,11 +61,13 @@ class Plan:
         sites: The BatchNormalization call sites.
         affines: The other per-channel affines (Mul, Add, Sub, Div by constants).
         growth: Bytes that copies of shared weights add to the file.
+        notes: What is not as one might expect of the result, in words.
     """
 
     sites: tuple[Site, ...]
     affines: tuple[Site, ...] = ()
     growth: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def batch_norms(self) -> int:

@@ -7,7 +7,6 @@ plain is left to torch's own functionalisation.
 from __future__ import annotations
 
 import copy
-import operator
 
 import torch
 from torch import fx
@@ -18,7 +17,7 @@ from bnfold.errors import UnsupportedError
 
 def functional(program: ExportedProgram) -> ExportedProgram:
     """A copy of a program in functional form; tensors are shared with the original, tables of them are not."""
-    if any(_changes(node) and not _is_private(node) for node in program.graph.nodes):
+    if any(writes(node) and not _is_private(node) for node in program.graph.nodes):
         try:
             return program.run_decompositions({})
         except Exception as error:
@@ -28,7 +27,7 @@ def functional(program: ExportedProgram) -> ExportedProgram:
             ) from error
     copied = copied_program(program)
     for node in copied.graph.nodes:
-        if _changes(node):
+        if writes(node):
             node.target = _counterpart(node)
     copied.graph_module.recompile()
     return copied
@@ -44,7 +43,7 @@ def copied_program(program: ExportedProgram) -> ExportedProgram:
     )
 
 
-def _changes(node: fx.Node) -> bool:
+def writes(node: fx.Node) -> bool:
     """Whether a node writes to one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
@@ -70,7 +69,7 @@ def _is_private(node: fx.Node) -> bool:
     while value.op == "call_function":
         if len(value.users) != 1 or not isinstance(value.target, torch._ops.OpOverload):
             return False
-        if not _may_alias(value):
+        if not may_alias(value):
             return True
         if not value.args or not isinstance(value.args[0], fx.Node):
             return False
@@ -78,7 +77,7 @@ def _is_private(node: fx.Node) -> bool:
     return False
 
 
-def _may_alias(node: fx.Node) -> bool:
+def may_alias(node: fx.Node) -> bool:
     """Whether a node's result may be memory of its first argument."""
     assert isinstance(node.target, torch._ops.OpOverload)
     returns = node.target._schema.returns

@@ -117,7 +117,7 @@ class _Rewriter:
         """New numbers under the old name where all readers agree, else a parameter for each reader."""
         settled: dict[fx.Node, bool] = {}
         for (node, place), array in self.edits.operands.items():
-            old = _argument(node, place)
+            old = argument(node, place)
             if isinstance(old, fx.Node) and old in self.context.tensors:
                 if old not in settled:
                     agreed = renewable(self.edits, self.context, old)
@@ -128,7 +128,7 @@ class _Rewriter:
                 if settled[old]:
                     continue
             name = "bias" if place == (2,) or node.op == "output" else "weight"
-            name = _argument_name(node, place) or name
+            name = argument_name(node, place) or name
             new = self._parameter(array, node, name, old if isinstance(old, fx.Node) else None)
             _set_argument(node, place, new)
             if isinstance(old, fx.Node):
@@ -271,16 +271,17 @@ def _like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     return torch.nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
 
 
-def _argument(node: fx.Node, place: Place) -> object:
+def argument(node: fx.Node, place: Place) -> object:
     """What stands at a place among a node's arguments, given or not."""
-    name = _argument_name(node, place)
+    name = argument_name(node, place)
     if len(place) == 1 and place[0] >= len(node.args):
         return node.kwargs.get(name) if name is not None else None
     value = node.args[place[0]]
     return value[place[1]] if len(place) > 1 else value  # type: ignore[index]
 
 
-def _argument_name(node: fx.Node, place: Place) -> str | None:
+def argument_name(node: fx.Node, place: Place) -> str | None:
+    """The name of the argument at a place; None for a part of a list."""
     if len(place) > 1 or not isinstance(node.target, torch._ops.OpOverload):
         return None
     return str(node.target._schema.arguments[place[0]].name)
@@ -289,7 +290,7 @@ def _argument_name(node: fx.Node, place: Place) -> str | None:
 def _set_argument(node: fx.Node, place: Place, new: fx.Node) -> None:
     """Put a value at a place; arguments before it that were left out get their defaults."""
     args = list(node.args)
-    name = _argument_name(node, place)
+    name = argument_name(node, place)
     if name is not None and name in node.kwargs:
         node.kwargs = {**node.kwargs, name: new}
         return

@@ -1,0 +1,253 @@
+"""A network in, the same network without its BatchNorms out: a new object of the same class.
+
+    module ──deepcopy──> copy ──torch.export──> program ──plan──> edits ──> changes of the copy's modules
+
+The copy is what is exported, so whatever the program reads is the copy's own. Where `forward` itself does what would have
+to change, and the BatchNorms could not go without it, the result is the program as a module (`torch.export.unflatten`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from bnfold.errors import UnsupportedError, UsageError
+from bnfold.frontends.aten import Planned, plan_program, read_program
+from bnfold.frontends.aten_rewrite import rewrite_program
+from bnfold.frontends.module_map import Changes, map_changes, store
+from bnfold.frontends.module_regions import become
+from bnfold.plan import Plan
+from bnfold.quiet import quiet
+from bnfold.wording import printable
+
+COMPUTE_WEIGHTS = ("WeightNorm", "SpectralNorm")  # hooks of torch.nn.utils that are part of the program
+AGREE = 1e-2  # of the output's size: what a trial must reach to show that forward did not look at a BatchNorm
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a network is called.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        dynamic_shapes: As `torch.export.export` takes them.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any = None
+
+
+def fold_module(
+    module: nn.Module, example_inputs: Any, dynamic_shapes: Any = None, prefer: str = "module"
+) -> tuple[nn.Module, Plan]:
+    """Remove every BatchNorm of a network that a change of units can remove.
+
+    Args:
+        module: The network, in evaluation mode; not changed.
+        example_inputs: A tensor, a tuple of positional or a mapping of keyword arguments.
+        dynamic_shapes: Sizes that may vary, as `torch.export.export` takes them.
+        prefer: `"module"`: the same class where that removes as many BatchNorms; `"graph"`: always the program.
+
+    Returns:
+        A new network, and the plan that was carried out; its notes say what is not as one might expect.
+
+    Raises:
+        UsageError: The network is in training mode, or the arguments do not fit.
+        UnsupportedError: torch cannot export the network, or its weights cannot be read.
+    """
+    if prefer not in ("module", "graph"):
+        raise UsageError(f"prefer is {prefer!r}", "Pass 'module' or 'graph'.")
+    module, notes = _unwrapped(module)
+    _refuse(module)
+    call = _call(example_inputs, dynamic_shapes)
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:
+        copied, prefer = module, "graph"
+        notes += (f"the network cannot be copied ({_first_line(error)}), so the result is a graph",)
+    if prefer == "module":
+        made, plan, words = _as_module(module, copied, call)
+    else:
+        planned, _ = _planned(copied, call)
+        made, plan, words = _as_graph(planned), planned.plan, ("the result is a graph, not the class that came in",)
+    return made, replace(plan, notes=(*notes, *words))
+
+
+def _as_module(module: nn.Module, copied: nn.Module, call: Call) -> tuple[nn.Module, Plan, tuple[str, ...]]:
+    """The plan carried out in the modules of a copy; as a graph where that is not possible without keeping more."""
+    planned, exported = _planned(copied, call)
+    notes: tuple[str, ...] = ()
+    changes = map_changes(copied, exported, planned)
+    if changes.problems and changes.baked and _bake(copied, changes.baked):
+        notes = (f"the parametrization of {', '.join(sorted(changes.baked))} became a plain weight",)
+        planned, exported = _planned(copied, call)
+        changes = map_changes(copied, exported, planned)
+    free = planned
+    held: frozenset[str] = frozenset()
+    while changes.problems and not {node.name for node in changes.problems} <= held:
+        held |= {node.name for node in changes.problems}
+        words = "; ".join(dict.fromkeys(changes.problems.values()))
+        planned = plan_program(read_program(exported, held, _observed(copied)))
+        if planned.plan.kept > free.plan.kept:
+            return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
+        changes = map_changes(copied, exported, planned)
+    if changes.problems:
+        words = "; ".join(dict.fromkeys(changes.problems.values()))
+        return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
+    if not _carried_out(module, copied, changes, call, exported):
+        fresh, _ = _planned(copy.deepcopy(module), call)
+        return _as_graph(fresh), fresh.plan, ("the result is a graph, because forward looks at its BatchNorms",)
+    return copied, planned.plan, notes
+
+
+def _carried_out(module: nn.Module, copied: nn.Module, changes: Changes, call: Call, exported: ExportedProgram) -> bool:
+    """Change the copy, and call it once: a forward that looks at a BatchNorm that is gone would fail, or go elsewhere."""
+    store(copied, changes)
+    for path, rest in changes.becomes.items():
+        become(copied.get_submodule(path), rest)
+    if not changes.becomes or exported.graph_signature.buffers_to_mutate or any(m.training for m in module.modules()):
+        return True
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(0)
+        before = _tensors(module(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
+        torch.manual_seed(0)
+        try:
+            after = _tensors(copied(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
+        except Exception:
+            return False
+    return len(before) == len(after) and all(_alike(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.is_floating_point() or not a.numel():
+        return True
+    a, b = torch.nan_to_num(a.double()), torch.nan_to_num(b.double())
+    return bool((a - b).abs().max() <= AGREE * a.abs().max().clamp(min=1e-30))
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [v for v in torch.utils._pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
+
+
+def _planned(module: nn.Module, call: Call) -> tuple[Planned, ExportedProgram]:
+    exported = _exported(module, call)
+    return plan_program(read_program(exported, observed=_observed(module))), exported
+
+
+def _exported(module: nn.Module, call: Call) -> ExportedProgram:
+    with quiet(), torch.no_grad():
+        try:
+            return torch.export.export(module, call.args, call.kwargs or None, dynamic_shapes=call.dynamic_shapes)
+        except Exception as error:
+            raise UnsupportedError(
+                f"torch.export cannot capture {type(module).__qualname__}: {_first_line(error)}",
+                "Call torch.export.export(model, args) on its own; its full report names the line of forward.",
+            ) from error
+
+
+def _as_graph(planned: Planned) -> nn.Module:
+    """The folded program as a module with the names of the one it was exported from."""
+    reading = planned.reading
+    folded = rewrite_program(reading.program, planned.edits, reading.context)
+    with quiet():
+        try:
+            made: nn.Module = torch.export.unflatten(folded)
+        except Exception:
+            made = folded.module()
+    made.training = False
+    return made
+
+
+def _observed(module: nn.Module) -> frozenset[str]:
+    """Paths of modules that call somebody back."""
+    found = set()
+    for path, each in module.named_modules():
+        before = [h for h in each._forward_pre_hooks.values() if type(h).__name__ not in COMPUTE_WEIGHTS]
+        if before or each._forward_hooks or each._backward_hooks or each._backward_pre_hooks:
+            found.add(path)
+    return frozenset(found)
+
+
+def _bake(module: nn.Module, paths: set[str]) -> bool:
+    """Turn weights that are computed from parameters into parameters, in place."""
+    done = False
+    for path in paths:
+        layer = module.get_submodule(path)
+        with torch.no_grad():
+            if nn.utils.parametrize.is_parametrized(layer):
+                for name in list(layer.parametrizations):  # type: ignore[arg-type]
+                    nn.utils.parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+                done = True
+                continue
+            for remove in (nn.utils.remove_weight_norm, nn.utils.remove_spectral_norm):
+                try:
+                    remove(layer)
+                    done = True
+                except ValueError:
+                    continue
+    return done
+
+
+def _unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network inside wrappers that only run it elsewhere or faster."""
+    notes: list[str] = []
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module, tuple(notes)
+        notes.append(f"{type(module).__name__} was unwrapped; wrap the result again where you want it")
+        module = inner
+
+
+def _refuse(module: nn.Module) -> None:
+    """What cannot be folded at all."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            "the model is TorchScript, whose class cannot be kept",
+            "Pass the Python model, or convert the file with bnfold.convert.",
+        )
+    if module.training:
+        raise UsageError(
+            "the model is in training mode, where a BatchNorm follows its batch and cannot be folded",
+            "Call model.eval() first.",
+        )
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            raise UsageError(
+                f"{name} has no shape yet: the model is lazy and was never called", "Call the model on a batch first."
+            )
+        if tensor.device.type == "meta":
+            raise UnsupportedError(
+                f"{name} is on the meta device: there are no numbers to fold",
+                "Load the weights first, e.g. by model.to_empty(device='cpu') and model.load_state_dict(...).",
+            )
+
+
+def _call(example_inputs: Any, dynamic_shapes: Any) -> Call:
+    if example_inputs is None:
+        raise UsageError(
+            "bnfold.fold needs example inputs to follow an nn.Module",
+            "Pass bnfold.fold(model, (torch.randn(1, 3, 224, 224),)), with inputs of the right shape.",
+        )
+    if isinstance(example_inputs, Mapping):
+        return Call((), dict(example_inputs), dynamic_shapes)
+    if isinstance(example_inputs, Sequence):
+        return Call(tuple(example_inputs), {}, dynamic_shapes)
+    return Call((example_inputs,), {}, dynamic_shapes)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return printable(lines[0], 200)
