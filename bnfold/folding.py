@@ -7,6 +7,7 @@ from typing import Any
 
 from bnfold.errors import UsageError
 from bnfold.plan import Plan
+from bnfold.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,11 @@ def _fold_torch(model: Any, kind: str, example_inputs: Any, dynamic_shapes: Any,
     from bnfold.frontends.aten import fold_program
     from bnfold.frontends.modules import fold_module
 
-    if isinstance(model, torch.export.ExportedProgram):
-        return Folded(*fold_program(model))
-    if isinstance(model, torch.nn.Module):
-        return Folded(*fold_module(model, example_inputs, dynamic_shapes, prefer))
+    with quiet():
+        if isinstance(model, torch.export.ExportedProgram):
+            return Folded(*fold_program(model))
+        if isinstance(model, torch.nn.Module):
+            return Folded(*fold_module(model, example_inputs, dynamic_shapes, prefer))
     raise UsageError(f"bnfold.fold cannot take a {kind}", "Pass a torch.nn.Module or a torch.export.ExportedProgram.")
 
 

@@ -42,6 +42,10 @@ def quiet() -> Iterator[None]:
             # TorchScript only: num_batches_tracked has no reader, and checks of the input's rank are settled
             warnings.filterwarnings("ignore", "Manually populate .* into state_dict", UserWarning)
             warnings.filterwarnings("ignore", "Pred is a Python constant", UserWarning)
+            # an LSTM lists its weights and weight_norm sets one, which torch.export takes for something new
+            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
+            # TorchDynamo imports TorchScript, which is deprecated
+            warnings.filterwarnings("ignore", ".*torch.jit.* is deprecated", DeprecationWarning)
             yield
     finally:
         logging.disable(disabled)

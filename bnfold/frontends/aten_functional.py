@@ -35,8 +35,11 @@ def functional(program: ExportedProgram) -> ExportedProgram:
 
 def copied_program(program: ExportedProgram) -> ExportedProgram:
     """The same program with a graph of its own; the tensors are shared."""
+    module = copy.deepcopy(program.graph_module)
+    for before, after in zip(program.graph.nodes, module.graph.nodes, strict=True):
+        after.name = before.name  # a copy renames what is named like a builtin, and the signature goes by name
     return program._update(
-        copy.deepcopy(program.graph_module),
+        module,
         copy.deepcopy(program.graph_signature),
         state_dict=dict(program.state_dict),
         constants=dict(program.constants),

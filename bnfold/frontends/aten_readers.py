@@ -156,8 +156,8 @@ def _constant_binary(
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()) and c.size <= max(c.shape, default=1):
         return ctx.rigid(node, Reason.OVERFLOW)
     held = node.name in ctx.held
-    if held and np.all(shift == 0) and c.size == 1:  # it stays as it is, and lets a scale pass
-        return [Spatial(ctx.label(node), x, node, axes=(), unit_sum=False)]
+    if held and np.all(shift == 0) and c.size == 1:
+        return [_multiple(node, ctx, x, float(scale.reshape(-1)[0]))]
     if held:
         return ctx.rigid(node, Reason.NONLINEAR)
     if _grows(ctx.shape(x), array.shape):  # what only makes a tensor larger must stay
@@ -165,6 +165,11 @@ def _constant_binary(
             return ctx.rigid(node, Reason.NONLINEAR)
         return [Offset(ctx.label(node), x, node, float(scale.flat[0]), shift)]
     return [Affine(ctx.label(node), x, node, scale, shift, kind=kind.capitalize())]
+
+
+def _multiple(node: fx.Node, ctx: Context, x: fx.Node, factor: float) -> Op:
+    """A multiplication that stays as it is lets every unit pass: `factor·x = x + (factor − 1)·x`."""
+    return Add(ctx.label(node), x, x, node, factor - 1.0)
 
 
 def _grows(shape: Shape, constant: tuple[int, ...]) -> bool:
@@ -178,7 +183,7 @@ def _grows(shape: Shape, constant: tuple[int, ...]) -> bool:
 def read_neg(node: fx.Node, ctx: Context) -> list[Op]:
     """`-x` is an affine."""
     if node.name in ctx.held:
-        return [Spatial(ctx.label(node), _x(node), node, axes=(), unit_sum=False)]
+        return [_multiple(node, ctx, _x(node), -1.0)]
     return [Affine(ctx.label(node), _x(node), node, np.array(-1.0), np.array(0.0), kind="Neg")]
 
 

@@ -23,7 +23,6 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from bnfold.affine import round_once
 from bnfold.frontends.aten_context import (
     BATCH_NORMS,
     CONSTANT_KINDS,
@@ -31,7 +30,6 @@ from bnfold.frontends.aten_context import (
     element,
     fake,
     module_stack,
-    numpy_dtype,
     opname,
     to_tensor,
 )
@@ -70,14 +68,18 @@ def renewable(edits: Edits, context: Context, stored: fx.Node) -> NDArray[Any] |
                 arrays.append(array)
     if not arrays or context.entangled(stored) or arrays[0].shape != tuple(context.tensors[stored].shape):
         return None
-    first = rounded(arrays[0], context.tensors[stored])
-    same = all(a is arrays[0] or np.array_equal(rounded(a, context.tensors[stored]), first) for a in arrays[1:])
-    return first if same else None
+    like = context.tensors[stored]
+    same = all(a is arrays[0] or nearly_equal(a, arrays[0], like.dtype) for a in arrays[1:])
+    return arrays[0] if same else None
 
 
-def rounded(array: NDArray[Any], like: torch.Tensor) -> NDArray[Any]:
-    """Numbers as they will be stored."""
-    return round_once(array, numpy_dtype(like.dtype)) if array.dtype == np.float64 else array
+def nearly_equal(a: NDArray[Any], b: NDArray[Any], dtype: torch.dtype) -> bool:
+    """Whether two ways to compute the same numbers agree: equal but for the last bits of what will be stored."""
+    wide, other = a.astype(np.float64), b.astype(np.float64)
+    if wide.shape != other.shape:
+        return False
+    size = np.maximum(np.abs(wide), np.abs(other)).max(initial=0.0)
+    return bool((np.abs(wide - other) <= 4 * torch.finfo(dtype).eps * size).all())
 
 
 class _Rewriter:

@@ -19,10 +19,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from bnfold.frontends.aten import Planned
-from bnfold.frontends.aten_context import BATCH_NORMS, arguments, fake, module_stack, opname, to_tensor
+from bnfold.frontends.aten_context import BATCH_NORMS, arguments, fake, module_stack, opname, results, to_tensor
 from bnfold.frontends.aten_edits import Place
 from bnfold.frontends.aten_functional import may_alias, writes
-from bnfold.frontends.aten_rewrite import argument, argument_name, renewable
+from bnfold.frontends.aten_rewrite import argument, argument_name, nearly_equal, renewable
 from bnfold.frontends.module_regions import Rest, rest_of
 
 PLAIN_LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase)
@@ -128,10 +128,15 @@ class _Mapper:
             self._problem(node, f"forward of {path or 'the model'} calls the operator itself, without a {name}")
         elif not self._passes_on(layer, name, node):
             self._problem(node, f"forward of {path} does not pass {name} on")
-        elif (path, name) in self.changes.added and not np.array_equal(self.changes.added[path, name], array):
+        elif not self._agrees(path, name, array, node):
             self._problem(node, f"{path} is called several times, and would need several {name}es")
         else:
             self.changes.added[path, name] = array
+
+    def _agrees(self, path: str, name: str, array: NDArray[Any], node: fx.Node) -> bool:
+        """Whether other calls of a module want the same parameter."""
+        value, known = fake(results(node)[0]), self.changes.added.get((path, name), array)
+        return known is array or (value is not None and nearly_equal(known, array, value.dtype))
 
     def _absent_everywhere(self) -> None:
         """A parameter that is added is there in every call of its module, so every call must want it."""

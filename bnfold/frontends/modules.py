@@ -23,7 +23,6 @@ from bnfold.frontends.aten_rewrite import rewrite_program
 from bnfold.frontends.module_map import Changes, map_changes, store
 from bnfold.frontends.module_regions import become
 from bnfold.plan import Plan
-from bnfold.quiet import quiet
 from bnfold.wording import printable
 
 COMPUTE_WEIGHTS = ("WeightNorm", "SpectralNorm")  # hooks of torch.nn.utils that are part of the program
@@ -69,7 +68,7 @@ def fold_module(
     _refuse(module)
     call = _call(example_inputs, dynamic_shapes)
     try:
-        copied = copy.deepcopy(module)
+        copied = _copied(module)
     except Exception as error:
         copied, prefer = module, "graph"
         notes += (f"the network cannot be copied ({_first_line(error)}), so the result is a graph",)
@@ -102,20 +101,24 @@ def _as_module(module: nn.Module, copied: nn.Module, call: Call) -> tuple[nn.Mod
     if changes.problems:
         words = "; ".join(dict.fromkeys(changes.problems.values()))
         return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
-    if not _carried_out(module, copied, changes, call, exported):
-        fresh, _ = _planned(copy.deepcopy(module), call)
+    changing = bool(planned.reading.program.graph_signature.buffers_to_mutate)
+    if not _carried_out(module, copied, changes, None if changing else call):
+        fresh, _ = _planned(_copied(module), call)
         return _as_graph(fresh), fresh.plan, ("the result is a graph, because forward looks at its BatchNorms",)
     return copied, planned.plan, notes
 
 
-def _carried_out(module: nn.Module, copied: nn.Module, changes: Changes, call: Call, exported: ExportedProgram) -> bool:
-    """Change the copy, and call it once: a forward that looks at a BatchNorm that is gone would fail, or go elsewhere."""
+def _carried_out(module: nn.Module, copied: nn.Module, changes: Changes, call: Call | None) -> bool:
+    """Change the copy, and call it once: a forward that looks at a BatchNorm that is gone would fail, or go elsewhere.
+
+    A network that changes with each call is not called.
+    """
     store(copied, changes)
     for path, rest in changes.becomes.items():
         become(copied.get_submodule(path), rest)
-    if not changes.becomes or exported.graph_signature.buffers_to_mutate or any(m.training for m in module.modules()):
+    if not changes.becomes or call is None or any(m.training for m in module.modules()):
         return True
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         before = _tensors(module(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
         torch.manual_seed(0)
@@ -145,7 +148,7 @@ def _planned(module: nn.Module, call: Call) -> tuple[Planned, ExportedProgram]:
 
 
 def _exported(module: nn.Module, call: Call) -> ExportedProgram:
-    with quiet(), torch.no_grad():
+    with torch.no_grad():
         try:
             return torch.export.export(module, call.args, call.kwargs or None, dynamic_shapes=call.dynamic_shapes)
         except Exception as error:
@@ -159,11 +162,13 @@ def _as_graph(planned: Planned) -> nn.Module:
     """The folded program as a module with the names of the one it was exported from."""
     reading = planned.reading
     folded = rewrite_program(reading.program, planned.edits, reading.context)
-    with quiet():
-        try:
-            made: nn.Module = torch.export.unflatten(folded)
-        except Exception:
-            made = folded.module()
+    try:
+        made: nn.Module = torch.export.unflatten(folded)
+    except Exception:
+        made = folded.module()
+    for part in made.modules():
+        for node in getattr(getattr(part, "graph", None), "nodes", ()):
+            node.meta.pop("val", None)  # tensors without numbers, which cannot be copied
     made.training = False
     return made
 
@@ -178,6 +183,13 @@ def _observed(module: nn.Module) -> frozenset[str]:
     return frozenset(found)
 
 
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy of a network; what a hook computes anew at each call need not be a leaf."""
+    attributes = [value for layer in module.modules() for value in vars(layer).values()]
+    memo = {id(t): t.detach().clone() for t in attributes if isinstance(t, torch.Tensor) and not t.is_leaf}
+    return copy.deepcopy(module, memo)
+
+
 def _bake(module: nn.Module, paths: set[str]) -> bool:
     """Turn weights that are computed from parameters into parameters, in place."""
     done = False
@@ -185,8 +197,7 @@ def _bake(module: nn.Module, paths: set[str]) -> bool:
         layer = module.get_submodule(path)
         with torch.no_grad():
             if nn.utils.parametrize.is_parametrized(layer):
-                for name in list(layer.parametrizations):  # type: ignore[arg-type]
-                    nn.utils.parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+                _bake_parametrized(layer)
                 done = True
                 continue
             for remove in (nn.utils.remove_weight_norm, nn.utils.remove_spectral_norm):
@@ -196,6 +207,15 @@ def _bake(module: nn.Module, paths: set[str]) -> bool:
                 except ValueError:
                     continue
     return done
+
+
+def _bake_parametrized(layer: nn.Module) -> None:
+    """What remove_parametrizations does, which would also change the class that the layer shares with its original."""
+    values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
+    layer.__class__ = type(layer).__bases__[0]
+    del layer._modules["parametrizations"]
+    for name, value in values.items():
+        layer.register_parameter(name, nn.Parameter(value))
 
 
 def _unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
