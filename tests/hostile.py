@@ -98,7 +98,9 @@ def conv3d_bn() -> Made:
 
 @case(1)
 def conv_transpose_bn() -> Made:
-    return nn.Sequential(nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, bias=False), nn.BatchNorm2d(6)), image(2, 4, 4, 4)
+    return nn.Sequential(nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, bias=False), nn.BatchNorm2d(6)), image(
+        2, 4, 4, 4
+    )
 
 
 @case(1)
@@ -304,9 +306,7 @@ def weights_that_share_memory() -> Made:
 def tied_biases() -> Made:
     a, b = conv(bias=True), conv(bias=True)
     b.bias = a.bias
-    net = Net(
-        lambda s, x: s.n(s.a(x)) * torch.sigmoid(s.m(s.b(x))), a=a, b=b, n=nn.BatchNorm2d(4), m=nn.BatchNorm2d(4)
-    )
+    net = Net(lambda s, x: s.n(s.a(x)) * torch.sigmoid(s.m(s.b(x))), a=a, b=b, n=nn.BatchNorm2d(4), m=nn.BatchNorm2d(4))
     return net, image()
 
 
@@ -464,7 +464,9 @@ def batch_norm_act() -> Made:
             self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
 
         def forward(self, x: Any) -> Any:
-            x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps)
+            x = F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps
+            )
             return self.act(self.drop(x))
 
     return nn.Sequential(conv(), BatchNormAct2d(4), conv(4, 2)), image()

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hostile import CASES, Case
 from torch import nn
 
 import bnfold
 from bnfold.quiet import quiet
-from hostile import CASES, Case
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 

@@ -15,19 +15,10 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from bnfold.errors import UnsupportedError
-from bnfold.frontends.aten_context import (
-    BATCH_NORMS,
-    FLOATS,
-    Context,
-    constant_tensors,
-    element,
-    fake,
-    module_stack,
-    opname,
-    results,
-)
+from bnfold.frontends.aten_context import FLOATS, Context, constant_tensors
 from bnfold.frontends.aten_edits import Edits, find_edits
 from bnfold.frontends.aten_functional import functional
+from bnfold.frontends.aten_nodes import BATCH_NORMS, element, fake, module_stack, opname, results
 from bnfold.frontends.aten_readers import READERS
 from bnfold.frontends.aten_rewrite import rewrite_program
 from bnfold.graph import Graph, Op, Rigid, Value
@@ -230,9 +221,7 @@ def _count_inner_norms(module: fx.GraphModule, context: Context, order: list[str
                 context.kept[label] = Reason.BOUNDARY
 
 
-def _held_by_hooks(
-    nodes: list[fx.Node], context: Context, observed: frozenset[str], order: list[str]
-) -> list[Op]:
+def _held_by_hooks(nodes: list[fx.Node], context: Context, observed: frozenset[str], order: list[str]) -> list[Op]:
     """A hook looks at what enters and leaves its module."""
     ops: list[Op] = []
     for path in sorted(observed):

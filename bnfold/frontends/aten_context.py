@@ -10,7 +10,6 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +17,17 @@ from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from bnfold.affine import Array, round_once
+from bnfold.frontends.aten_nodes import (
+    BATCH_NORMS,
+    NAMED_AFTER_MODULES,
+    arguments,
+    fake,
+    module_stack,
+    numpy_dtype,
+    opname,
+    results,
+    to_numpy,
+)
 from bnfold.graph import Op, Rigid, Shape, Value
 from bnfold.reasons import Reason
 
@@ -186,66 +196,6 @@ def _identities(tensors: dict[fx.Node, torch.Tensor]) -> dict[fx.Node, object]:
     return {node: None if len(forms[place]) > 1 else (place, form) for node, (place, form) in keys.items()}
 
 
-def module_stack(node: fx.Node) -> tuple[str, ...]:
-    """Paths of the modules a node was made in, outermost first; `@n` is cut off: which call it was."""
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [entry[0] for entry in stack.values()]
-    if any(not isinstance(path, str) or path.startswith("_empty_nn_module_stack") for path in paths):
-        return ()
-    return tuple(path.split("@")[0] for path in paths)
-
-
-def module_call(node: fx.Node) -> str:
-    """The innermost call that made a node, told apart from other calls of the same module."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", "")}
-    return str(next(reversed(stack)))
-
-
-def fake(node: fx.Node) -> torch.Tensor | None:
-    """The tensor without numbers that stands for a value, None where it is no tensor."""
-    value = node.meta.get("val")
-    return value if isinstance(value, torch.Tensor) else None
-
-
-def opname(node: fx.Node) -> str:
-    """`conv2d` for `aten.conv2d.default`; empty for what is not an ATen operator."""
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload) and target.namespace == "aten":
-        return str(target._opname)
-    return ""
-
-
-def overload(node: fx.Node) -> str:
-    """`Tensor` for `aten.add.Tensor`."""
-    return str(getattr(node.target, "_overloadname", ""))
-
-
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """All arguments of an ATen operator by the names of its schema, defaults included."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    found = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    found.update(zip((a.name for a in schema.arguments), node.args, strict=False))
-    found.update(node.kwargs)
-    return found
-
-
-def position(node: fx.Node, name: str) -> int:
-    """Where an argument stands among the positional ones."""
-    return next(i for i, a in enumerate(node.target._schema.arguments) if a.name == name)  # type: ignore[union-attr]
-
-
-def results(node: fx.Node) -> tuple[fx.Node, ...]:
-    """The values that a node makes: itself, or the elements taken from the tuple it returns."""
-    if fake(node) is not None:
-        return (node,)
-    return tuple(user for user in node.users if user.target is operator.getitem)
-
-
-def element(node: fx.Node, index: int) -> list[fx.Node]:
-    """The nodes that take one element from a tuple."""
-    return [user for user in node.users if user.target is operator.getitem and user.args[1] == index]
-
-
 def _has_tensors(node: fx.Node) -> bool:
     value = node.meta.get("val")
     values: Iterable[object] = value if isinstance(value, list | tuple) else [value]
@@ -261,30 +211,6 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _is_float(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype in FLOATS
-
-
-def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
-    """The same element type in NumPy."""
-    if dtype == torch.bfloat16:
-        return np.dtype(ml_dtypes.bfloat16)
-    return torch.empty(0, dtype=dtype).numpy().dtype
-
-
-def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    """A tensor as an array of the same element type, without a copy where that is possible."""
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
-    if plain.dtype == torch.bfloat16:
-        return plain.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return plain.numpy()
-
-
-def to_tensor(array: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
-    """An array as a tensor of the element type and on the device of another."""
-    rounded = round_once(array, numpy_dtype(like.dtype)) if array.dtype == np.float64 else array
-    plain = np.array(rounded, order="C")
-    if plain.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(plain.view(np.int16)).view(torch.bfloat16).to(like.device)
-    return torch.from_numpy(plain).to(like.device)
 
 
 def wide(array: NDArray[Any] | None, size: int, default: float) -> Array:
@@ -309,33 +235,3 @@ def constant_tensors(signature: ExportGraphSignature, graph: fx.Graph, program: 
         if spec.arg.name in nodes and type(tensor) in PLAIN and _is_plain(tensor):
             found[nodes[spec.arg.name]] = tensor
     return found
-
-
-BATCH_NORMS = frozenset(
-    {
-        "_native_batch_norm_legit",
-        "_native_batch_norm_legit_functional",
-        "_native_batch_norm_legit_no_training",
-        "_batch_norm_no_update",
-        "_batch_norm_with_update",
-        "_batch_norm_with_update_functional",
-        "batch_norm",
-        "batch_norm_with_update",
-        "cudnn_batch_norm",
-        "miopen_batch_norm",
-        "native_batch_norm",
-    }
-)
-NAMED_AFTER_MODULES = BATCH_NORMS | {
-    "addmm",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    "convolution",
-    "linear",
-    "matmul",
-    "mm",
-}

@@ -11,25 +11,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import fx
 
 from bnfold.affine import Array, Unit, rewrite
 from bnfold.economy import between_units
-from bnfold.frontends.aten_context import BATCH_NORMS, Context, arguments, opname, position, results
+from bnfold.frontends.aten_context import Context
 from bnfold.frontends.aten_linear import (
     CONVOLUTIONS,
-    RECURRENT,
     bias_position,
-    input_weights,
     stored_bias,
     weight_position,
 )
+from bnfold.frontends.aten_nodes import BATCH_NORMS, Place, arguments, opname, places_of, position
+from bnfold.frontends.aten_recurrent import RECURRENT, input_weights
 from bnfold.frontends.rewrite import dense
 from bnfold.graph import Graph, Linear, Op
 from bnfold.plan import Folding
-
-Place = tuple[int, ...]  # of an argument: its position, then the position in a list
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Edits:
 
     Attributes:
         gone: Nodes that do nothing any more; their readers read their first feature.
-        operands: New numbers for constant arguments, float64 or of the stored type; also for arguments that were absent.
+        operands: New numbers for constant arguments, float64 or of the stored type, also where none was given.
         replaced: Scale and shift of an affine that stays, each None where it does nothing.
         added: A constant to add behind a node that has no argument for it.
     """
@@ -66,6 +65,38 @@ def find_edits(graph: Graph, folding: Folding, context: Context, constant_norms:
     gone = tuple(node for node in context.graph.nodes if context.label(node) in folding.solution.removed)
     finder.store(constant_norms)
     return Edits(gone, finder.operands, finder.replaced, finder.added)
+
+
+def renewable(edits: Edits, context: Context, stored: fx.Node) -> NDArray[Any] | None:
+    """The new numbers of a stored constant if all of its readers get the same ones; None where they part.
+
+    Args:
+        edits: What is to change.
+        context: What the readers knew.
+        stored: A placeholder.
+    """
+    arrays: list[NDArray[Any]] = []
+    for alias in {stored, *context.aliases(stored)}:
+        for user in alias.users:
+            for place in places_of(user, alias) or [(-1,)]:
+                array = edits.operands.get((user, place))
+                if array is None:
+                    return None
+                arrays.append(array)
+    if not arrays or context.entangled(stored) or arrays[0].shape != tuple(context.tensors[stored].shape):
+        return None
+    like = context.tensors[stored]
+    same = all(a is arrays[0] or nearly_equal(a, arrays[0], like.dtype) for a in arrays[1:])
+    return arrays[0] if same else None
+
+
+def nearly_equal(a: NDArray[Any], b: NDArray[Any], dtype: torch.dtype) -> bool:
+    """Whether two ways to compute the same numbers agree: equal but for the last bits of what will be stored."""
+    wide, other = a.astype(np.float64), b.astype(np.float64)
+    if wide.shape != other.shape:
+        return False
+    size = np.maximum(np.abs(wide), np.abs(other)).max(initial=0.0)
+    return bool((np.abs(wide - other) <= 4 * torch.finfo(dtype).eps * size).all())
 
 
 class _Finder:
@@ -211,17 +242,6 @@ class _Finder:
                     array = self.context.const(node)
                     assert array is not None
                     self.operands.setdefault((user, place), array)
-
-
-def places_of(user: fx.Node, node: fx.Node) -> list[Place]:
-    """Where among a node's arguments a value stands."""
-    found: list[Place] = []
-    for i, arg in enumerate(user.args):
-        if arg is node:
-            found.append((i,))
-        elif isinstance(arg, list | tuple):
-            found += [(i, j) for j, part in enumerate(arg) if part is node]
-    return found
 
 
 Handler = Callable[[_Finder, fx.Node, str], None]

@@ -19,7 +19,8 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     """A copy of a program in functional form; tensors are shared with the original, tables of them are not."""
     if any(writes(node) and not _is_private(node) for node in program.graph.nodes):
         try:
-            return program.run_decompositions({})
+            made: ExportedProgram = program.run_decompositions({})
+            return made
         except Exception as error:
             raise UnsupportedError(
                 f"torch.export cannot write the program in functional form: {str(error).splitlines()[0][:200]}",
@@ -87,5 +88,3 @@ def may_alias(node: fx.Node) -> bool:
     if any(r.alias_info is not None for r in returns):
         return True
     return node.target._opname in ("contiguous", "dropout", "flatten", "reshape", "reshape_as", "to", "type_as")
-
-

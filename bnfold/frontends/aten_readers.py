@@ -12,27 +12,16 @@ import numpy as np
 from torch import fx
 
 from bnfold.affine import Array, batch_norm_affine
-from bnfold.frontends.aten_context import (
-    BATCH_NORMS,
-    FLOATS,
-    Context,
-    arguments,
-    element,
-    fake,
-    opname,
-    overload,
-    results,
-    wide,
-)
+from bnfold.frontends.aten_context import FLOATS, Context, wide
 from bnfold.frontends.aten_linear import (
     CONVOLUTIONS,
-    RECURRENT,
     read_addmm,
     read_convolution,
     read_linear,
     read_matrix_product,
-    read_recurrent,
 )
+from bnfold.frontends.aten_nodes import BATCH_NORMS, arguments, element, fake, opname, overload, results
+from bnfold.frontends.aten_recurrent import RECURRENT, read_recurrent
 from bnfold.frontends.aten_structure import (
     read_cat,
     read_channel_shuffle,
@@ -101,7 +90,12 @@ def batch_norm(node: fx.Node, ctx: Context) -> tuple[Array, Array, Array] | Reas
     assert variance is not None
     size, eps = average.size, float(named.get("eps", named.get("epsilon", 1e-5)))
     affine = batch_norm_affine(
-        wide(gamma, size, 1.0), wide(beta, size, 0.0), average, variance, eps, FLOATS[fake(values[0]).dtype]  # type: ignore[union-attr]
+        wide(gamma, size, 1.0),
+        wide(beta, size, 0.0),
+        average,
+        variance,
+        eps,
+        FLOATS[_dtype(x)],
     )
     with np.errstate(invalid="ignore"):
         spread = np.sqrt(wide(variance, size, 1.0) + eps)
@@ -188,7 +182,7 @@ def read_neg(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def read_relu(node: fx.Node, ctx: Context) -> list[Op]:
-    """relu."""
+    """Relu."""
     return [Homogeneous(ctx.label(node), _x(node), node, clips=True)]
 
 
@@ -217,7 +211,7 @@ def read_clamp(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def read_threshold(node: fx.Node, ctx: Context) -> list[Op]:
-    """threshold at 0 to 0 is relu."""
+    """Threshold at 0 to 0 is relu."""
     named = arguments(node)
     return read_relu(node, ctx) if named["threshold"] == 0 == named["value"] else ctx.rigid(node, Reason.NONLINEAR)
 
@@ -231,7 +225,7 @@ def read_extremum(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def read_max_or_min(node: fx.Node, ctx: Context) -> list[Op]:
-    """max and min: of two tensors, along an axis, or of everything."""
+    """Max and min: of two tensors, along an axis, or of everything."""
     if overload(node) == "other":
         return read_extremum(node, ctx)
     return _reduced(node, ctx, unit_sum=True, positive=True)
@@ -246,7 +240,7 @@ def read_where(node: fx.Node, ctx: Context) -> list[Op]:
     held: list[Op] = []
     if ctx.feature(named["condition"]):
         held.append(Rigid(f"{ctx.label(node)}#condition", (named["condition"],), (), Reason.NONLINEAR))
-    return [*held, Select(ctx.label(node), values, node, positive=False)]  # type: ignore[arg-type]
+    return [*held, Select(ctx.label(node), values, node, positive=False)]
 
 
 def read_max_pool(node: fx.Node, ctx: Context) -> list[Op]:
@@ -344,7 +338,7 @@ def read_cast(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def read_attention(node: fx.Node, ctx: Context) -> list[Op]:
-    """softmax(q·kᵀ)·v: the rows of the softmax sum to 1, so the positions of `v` are mixed; a mask may leave a row of zeros."""
+    """softmax(q·kᵀ)·v mixes the positions of `v` with weights that sum to 1, but for rows that a mask leaves empty."""
     named = arguments(node)
     q, k, v = named["query"], named["key"], named["value"]
     if named["dropout_p"] or named.get("enable_gqa") or not ctx.feature(v) or v in (q, k):

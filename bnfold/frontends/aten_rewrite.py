@@ -23,17 +23,19 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from bnfold.frontends.aten_context import (
+from bnfold.frontends.aten_context import CONSTANT_KINDS, Context
+from bnfold.frontends.aten_edits import Edits, renewable
+from bnfold.frontends.aten_nodes import (
     BATCH_NORMS,
-    CONSTANT_KINDS,
-    Context,
+    argument,
+    argument_name,
     element,
     fake,
     module_stack,
     opname,
+    set_argument,
     to_tensor,
 )
-from bnfold.frontends.aten_edits import Edits, Place, places_of
 
 
 def rewrite_program(program: ExportedProgram, edits: Edits, context: Context) -> ExportedProgram:
@@ -48,38 +50,6 @@ def rewrite_program(program: ExportedProgram, edits: Edits, context: Context) ->
         A program of the same inputs and outputs.
     """
     return _Rewriter(program, edits, context).run()
-
-
-def renewable(edits: Edits, context: Context, stored: fx.Node) -> NDArray[Any] | None:
-    """The new numbers of a stored constant if all of its readers get the same ones; None where they part.
-
-    Args:
-        edits: What is to change.
-        context: What the readers knew.
-        stored: A placeholder.
-    """
-    arrays: list[NDArray[Any]] = []
-    for alias in {stored, *context.aliases(stored)}:
-        for user in alias.users:
-            for place in places_of(user, alias) or [(-1,)]:
-                array = edits.operands.get((user, place))
-                if array is None:
-                    return None
-                arrays.append(array)
-    if not arrays or context.entangled(stored) or arrays[0].shape != tuple(context.tensors[stored].shape):
-        return None
-    like = context.tensors[stored]
-    same = all(a is arrays[0] or nearly_equal(a, arrays[0], like.dtype) for a in arrays[1:])
-    return arrays[0] if same else None
-
-
-def nearly_equal(a: NDArray[Any], b: NDArray[Any], dtype: torch.dtype) -> bool:
-    """Whether two ways to compute the same numbers agree: equal but for the last bits of what will be stored."""
-    wide, other = a.astype(np.float64), b.astype(np.float64)
-    if wide.shape != other.shape:
-        return False
-    size = np.maximum(np.abs(wide), np.abs(other)).max(initial=0.0)
-    return bool((np.abs(wide - other) <= 4 * torch.finfo(dtype).eps * size).all())
 
 
 class _Rewriter:
@@ -132,7 +102,7 @@ class _Rewriter:
             name = "bias" if place == (2,) or node.op == "output" else "weight"
             name = argument_name(node, place) or name
             new = self._parameter(array, node, name, old if isinstance(old, fx.Node) else None)
-            _set_argument(node, place, new)
+            set_argument(node, place, new)
             if isinstance(old, fx.Node):
                 self._orphans.append(old)
 
@@ -158,9 +128,8 @@ class _Rewriter:
         target = self._fresh(f"{stack[-1]}.{name}" if stack and stack[-1] else f"{node.name}_{name}")
         parameter = torch.nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
         self.state[target] = parameter
-        first = next(n for n in self.graph.nodes if n.op == "placeholder" or n.op != "placeholder")
-        with self.graph.inserting_before(first):
-            placeholder = self.graph.placeholder("p_" + target.replace(".", "_"))
+        with self.graph.inserting_before(next(iter(self.graph.nodes))):
+            placeholder: fx.Node = self.graph.placeholder("p_" + target.replace(".", "_"))
         placeholder.meta["val"] = self.fake_mode.from_tensor(parameter, static_shapes=True)
         self.specs[placeholder.name] = InputSpec(InputKind.PARAMETER, TensorArgument(placeholder.name), target)
         self.order.insert(0, placeholder.name)
@@ -193,7 +162,7 @@ class _Rewriter:
 
     def _insert(self, node: fx.Node, target: Any, args: tuple[fx.Node, ...]) -> fx.Node:
         with self.graph.inserting_after(node):
-            made = self.graph.call_function(target, args)
+            made: fx.Node = self.graph.call_function(target, args)
         made.meta = {key: node.meta[key] for key in ("val", "nn_module_stack", "stack_trace") if key in node.meta}
         return made
 
@@ -229,8 +198,11 @@ class _Rewriter:
 
     def _drop_counters(self) -> None:
         """`num_batches_tracked` of a BatchNorm that is gone goes with it."""
-        left = {str(spec.target).rpartition(".")[0] for spec in self.specs.values() if spec.target is not None
-                and str(spec.target).endswith(".running_mean")}
+        left = {
+            str(spec.target).rpartition(".")[0]
+            for spec in self.specs.values()
+            if spec.target is not None and str(spec.target).endswith(".running_mean")
+        }
         norms = {stack[-1] for n in self.edits.gone if opname(n) in BATCH_NORMS and (stack := module_stack(n))}
         placeholders = {n.name: n for n in self.graph.nodes if n.op == "placeholder"}
         for name, spec in list(self.specs.items()):
@@ -259,9 +231,9 @@ class _Rewriter:
     def _rename_outputs(self, program: ExportedProgram) -> None:
         """The outputs that the call of the whole program declares."""
         for entry in program.module_call_graph:
-            for argument in entry.signature.outputs if entry.signature is not None else ():
-                if isinstance(argument, TensorArgument):
-                    argument.name = self._renamed.get(argument.name, argument.name)
+            for given in entry.signature.outputs if entry.signature is not None else ():
+                if isinstance(given, TensorArgument):
+                    given.name = self._renamed.get(given.name, given.name)
 
 
 def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -271,40 +243,3 @@ def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     """A tensor as the kind of thing that another is: a parameter, or a plain buffer."""
     return torch.nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
-
-
-def argument(node: fx.Node, place: Place) -> object:
-    """What stands at a place among a node's arguments, given or not."""
-    name = argument_name(node, place)
-    if len(place) == 1 and place[0] >= len(node.args):
-        return node.kwargs.get(name) if name is not None else None
-    value = node.args[place[0]]
-    return value[place[1]] if len(place) > 1 else value  # type: ignore[index]
-
-
-def argument_name(node: fx.Node, place: Place) -> str | None:
-    """The name of the argument at a place; None for a part of a list."""
-    if len(place) > 1 or not isinstance(node.target, torch._ops.OpOverload):
-        return None
-    return str(node.target._schema.arguments[place[0]].name)
-
-
-def _set_argument(node: fx.Node, place: Place, new: fx.Node) -> None:
-    """Put a value at a place; arguments before it that were left out get their defaults."""
-    args = list(node.args)
-    name = argument_name(node, place)
-    if name is not None and name in node.kwargs:
-        node.kwargs = {**node.kwargs, name: new}
-        return
-    if isinstance(node.target, torch._ops.OpOverload):
-        schema = node.target._schema.arguments
-        while len(args) <= place[0]:
-            args.append(node.kwargs.get(schema[len(args)].name, schema[len(args)].default_value))
-        node.kwargs = {key: value for key, value in node.kwargs.items() if key not in {a.name for a in schema[: len(args)]}}
-    if len(place) > 1:
-        inner = list(args[place[0]])  # type: ignore[arg-type]
-        inner[place[1]] = new
-        args[place[0]] = inner
-    else:
-        args[place[0]] = new
-    node.args = tuple(args)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import fx
 
-from bnfold.frontends.aten_context import Context, arguments, element, fake, opname, results
+from bnfold.frontends.aten_context import Context
+from bnfold.frontends.aten_nodes import arguments, element, fake, opname, results
 from bnfold.graph import Concat, Expand, Op, Reshape, Rigid, Spatial, Table, Take, Transpose, Value, ZeroPad
 from bnfold.reasons import Reason
 
@@ -25,7 +26,7 @@ def read_permute(node: fx.Node, ctx: Context) -> list[Op]:
     if opname(node) == "permute":
         order = [int(d) % rank for d in named["dims"]]
     elif "dim0" in named or "axis0" in named:
-        a, b = (int(named.get(f"dim{i}", named.get(f"axis{i}"))) % max(rank, 1) for i in (0, 1))
+        a, b = (int(named[f"dim{i}"] if "dim0" in named else named[f"axis{i}"]) % max(rank, 1) for i in (0, 1))
         if rank:
             order[a], order[b] = order[b], order[a]
     elif opname(node) in ("mT", "adjoint", "matrix_H"):
@@ -41,7 +42,7 @@ def read_expand(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def read_repeat(node: fx.Node, ctx: Context) -> list[Op]:
-    """repeat and tile: along channels, every copy must be alike."""
+    """Repeat and tile: along channels, every copy must be alike."""
     x, shape, result = _x(node), ctx.shape(_x(node)), ctx.shape(node)
     lead = len(result) - len(shape)
     padded = (1,) * lead + shape
@@ -61,7 +62,7 @@ def read_repeat_interleave(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def read_cat(node: fx.Node, ctx: Context) -> list[Op]:
-    """cat of features and constants."""
+    """Cat of features and constants."""
     parts, dim = arguments(node)["tensors"], arguments(node).get("dim", 0)
     if any(len(ctx.shapes[p]) != ctx.rank(node) or _dtype(p) != _dtype(node) for p in parts):
         return ctx.rigid(node, Reason.BOUNDARY)  # an empty tensor of another rank, or a change of type
@@ -76,7 +77,8 @@ def read_stack(node: fx.Node, ctx: Context) -> list[Op]:
     shape = tuple(1 if i == dim else size for i, size in enumerate(ctx.shape(node)))
     extras = [ctx.extra(node, f"part{i}", shape) for i in range(len(parts))]
     ops: list[Op] = [
-        Reshape(f"{ctx.label(node)}#{i}", part, extra) for i, (part, extra) in enumerate(zip(parts, extras, strict=True))
+        Reshape(f"{ctx.label(node)}#{i}", part, extra)
+        for i, (part, extra) in enumerate(zip(parts, extras, strict=True))
     ]
     return [*ops, Concat(ctx.label(node), tuple(extras), node, dim)]
 
@@ -116,7 +118,7 @@ def read_unbind(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def read_slice(node: fx.Node, ctx: Context) -> list[Op]:
-    """slice and narrow along one axis; computed bounds take from unknown places."""
+    """Slice and narrow along one axis; computed bounds take from unknown places."""
     x, named = _x(node), arguments(node)
     axis = int(named["dim"]) % ctx.rank(x)
     size = ctx.shape(x)[axis]
@@ -190,7 +192,8 @@ def read_roll(node: fx.Node, ctx: Context) -> list[Op]:
 def read_pad(node: fx.Node, ctx: Context) -> list[Op]:
     """Padding with zeros, or with elements of the tensor itself."""
     x, named, rank = _x(node), arguments(node), ctx.rank(_x(node))
-    pads, mode = named.get("pad", named.get("padding")), named.get("mode", "constant")
+    pads: Sequence[int] = named["pad"] if "pad" in named else named["padding"]
+    mode = named.get("mode", "constant")
     if not _plain(*pads):
         return ctx.rigid(node, Reason.NOT_CONSTANT)
     before, after = [0] * rank, [0] * rank
@@ -224,7 +227,7 @@ def read_pixel_shuffle(node: fx.Node, ctx: Context) -> list[Op]:
 
 def read_pixel_unshuffle(node: fx.Node, ctx: Context) -> list[Op]:
     """pixel_unshuffle: neighbours in space become channels with the unit they had."""
-    *lead, c, h, w = ctx.shape(_x(node))
+    *lead, c, _, _ = ctx.shape(_x(node))
     *_, rows, columns = ctx.shape(node)
     b, k = int(arguments(node)["downscale_factor"]), len(lead)
     split = ctx.extra(node, "split", (*lead, c, rows, b, columns, b))

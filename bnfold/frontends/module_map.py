@@ -19,13 +19,21 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from bnfold.frontends.aten import Planned
-from bnfold.frontends.aten_context import BATCH_NORMS, arguments, fake, module_stack, opname, results, to_tensor
-from bnfold.frontends.aten_edits import Place
+from bnfold.frontends.aten_edits import nearly_equal, renewable
 from bnfold.frontends.aten_functional import may_alias, writes
-from bnfold.frontends.aten_rewrite import argument, argument_name, nearly_equal, renewable
+from bnfold.frontends.aten_nodes import (
+    Place,
+    argument,
+    argument_name,
+    arguments,
+    fake,
+    module_stack,
+    opname,
+    results,
+    to_tensor,
+)
+from bnfold.frontends.module_probes import adds_bias
 from bnfold.frontends.module_regions import Rest, rest_of
-
-PLAIN_LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase)
 
 
 @dataclass
@@ -126,7 +134,7 @@ class _Mapper:
         layer = self.modules.get(path) if path else None
         if layer is None or layer._parameters.get(name, self) is not None:
             self._problem(node, f"forward of {path or 'the model'} calls the operator itself, without a {name}")
-        elif not self._passes_on(layer, name, node):
+        elif not adds_bias(layer, node):
             self._problem(node, f"forward of {path} does not pass {name} on")
         elif not self._agrees(path, name, array, node):
             self._problem(node, f"{path} is called several times, and would need several {name}es")
@@ -151,30 +159,6 @@ class _Mapper:
         stack = module_stack(node)
         return stack[-1] if stack else ""
 
-    def _passes_on(self, layer: nn.Module, name: str, node: fx.Node) -> bool:
-        """Whether a layer hands a parameter to its operator; layers that override forward are tried out."""
-        if type(layer).__module__.startswith("torch.nn.modules.") and isinstance(layer, PLAIN_LAYERS):
-            return True
-        if name != "bias" or not isinstance(layer, PLAIN_LAYERS) or opname(node) in BATCH_NORMS:
-            return False
-        like, weight = fake(node.args[0]), layer.weight  # type: ignore[arg-type]
-        if like is None or not isinstance(weight, torch.Tensor) or fake(node) is None:
-            return False
-        x = torch.ones([s if isinstance(s, int) else 2 for s in like.shape], dtype=like.dtype, device=weight.device)
-        channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[attr-defined]
-        try:
-            with torch.no_grad():
-                before = layer(x)
-                layer.bias = nn.Parameter(torch.arange(1, channels + 1, dtype=weight.dtype, device=weight.device))
-                difference = layer(x) - before
-        except Exception:
-            return False
-        finally:
-            layer.bias = None
-        axis = -1 if isinstance(layer, nn.Linear) else 1
-        expected = torch.arange(1, channels + 1, dtype=weight.dtype, device=weight.device)
-        return bool(torch.allclose(difference.movedim(axis, -1), expected, rtol=1e-2, atol=1e-2 * channels))
-
     def _vanished(self) -> None:
         """Modules whose operators vanish become what is left of them; an operator on its own may be made neutral."""
         gone = frozenset(self.edits.gone)
@@ -193,7 +177,7 @@ class _Mapper:
                 self.changes.becomes[path] = why
                 continue
             for node in nodes:
-                if not self._neutral(node):
+                if not self._does_nothing(node) and not self._neutral(node):
                     self._problem(node, why if isinstance(why, str) else f"{path} is more than a normalisation")
 
     def _owns_statistics(self, path: str, nodes: Sequence[fx.Node]) -> bool:
@@ -211,13 +195,26 @@ class _Mapper:
                     return False
         return True
 
+    def _does_nothing(self, node: fx.Node) -> bool:
+        """Whether a node that vanishes may as well stay: `0 + x`, `1·x`."""
+        if opname(node) not in ("add", "div", "mul", "sub"):
+            return False
+        named = arguments(node)
+        held = next((v for v in (named["other"], named["self"]) if not self.context.feature(v)), None)
+        if held is named["self"] and opname(node) in ("div", "sub"):
+            return False
+        array = self.context.const(held) if isinstance(held, fx.Node) else held
+        return array is not None and bool(np.all(np.asarray(array) == (0 if opname(node) in ("add", "sub") else 1)))
+
     def _neutral(self, node: fx.Node) -> bool:
         """A multiplication by a parameter that vanishes may stay, by 1; an addition, of 0."""
         if opname(node) not in ("add", "mul", "sub"):
             return False
         named = arguments(node)
         held = next((v for v in (named["self"], named["other"]) if self.context.is_const(v)), None)
-        if held not in self.targets or self.targets[held] not in self.stored or len(self.context.readers(held)) != 1:
+        if not isinstance(held, fx.Node) or held not in self.targets:
+            return False
+        if self.targets[held] not in self.stored or len(self.context.readers(held)) != 1:
             return False
         if opname(node) == "sub" and held is named["self"]:
             return False
@@ -241,7 +238,7 @@ class _Mapper:
                 break
 
     def _source(self, value: fx.Node) -> tuple[str, bool]:
-        """The last vanished module between a value and the tensor whose memory it will be, and whether others see it."""
+        """The last vanished module between a value and the tensor that will hold it, and whether others see that."""
         crossed, shared = "", False
         while True:
             shared |= len(value.users) > 1
@@ -280,5 +277,3 @@ def store(module: nn.Module, changes: Changes) -> None:
             layer.affine = True
     for path in changes.out_of_place:
         module.get_submodule(path).inplace = False  # type: ignore[assignment]
-
-

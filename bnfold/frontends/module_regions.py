@@ -7,18 +7,18 @@ it becomes an `nn.Sequential` of those. All calls of a module must say the same.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from bnfold.frontends.aten_context import Context, arguments, element, fake, module_stack, opname, results
+from bnfold.frontends.aten_context import Context
+from bnfold.frontends.aten_nodes import arguments, element, fake, module_stack, opname, results
 from bnfold.frontends.aten_readers import READERS
 from bnfold.frontends.aten_structure import read_nothing
+from bnfold.frontends.module_probes import returns_tensor
 
 ACTIVATIONS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "elu": lambda a: nn.ELU(a["alpha"]),
@@ -70,7 +70,9 @@ def rest_of(path: str, module: nn.Module, gone: frozenset[fx.Node], context: Con
     first, *others = [rest for rest in rests if isinstance(rest, Rest)]
     if not all(first.same(other) for other in others):
         return f"{path} is called several times, and not all calls become the same"
-    if not _returns_tensor(module, context, next(iter(calls_of(path, context.graph.nodes)))):
+    nodes = calls_of(path, context.graph.nodes)[0]
+    x = next(v for n in nodes for v in n.all_input_nodes if v not in nodes and context.feature(v))
+    if not returns_tensor(module, x):
         return f"{path} takes or returns more than one tensor"
     return first
 
@@ -156,26 +158,6 @@ def _children_left(module: nn.Module, called: list[str]) -> tuple[str, ...]:
         silent |= {name for name, child in module.named_children() if isinstance(child, nn.Identity)}
     names = [name for name, _ in module.named_children() if name in called or name in silent]
     return tuple(names) if [name for name in names if name in called] == called else tuple(called)
-
-
-def _returns_tensor(module: nn.Module, context: Context, nodes: list[fx.Node]) -> bool:
-    """Whether a module takes one tensor and returns one; those of torch are known, others are tried."""
-    if type(module).__module__.startswith("torch.nn.modules."):
-        return True
-    inside = set(nodes)
-    x = next(v for n in nodes for v in n.all_input_nodes if v not in inside and context.feature(v))
-    like = fake(x)
-    assert like is not None
-    sizes = [size if isinstance(size, int) else 2 for size in like.shape]
-    if math.prod(sizes) > 1 << 26:
-        return False
-    device = next((t.device for t in [*module.parameters(), *module.buffers()]), like.device)
-    try:
-        with torch.no_grad():
-            y = module(torch.ones(sizes, dtype=like.dtype, device=device))
-    except Exception:
-        return False
-    return isinstance(y, torch.Tensor) and list(y.shape) == sizes
 
 
 def become(module: nn.Module, rest: Rest) -> None:

@@ -2,8 +2,9 @@
 
     module ──deepcopy──> copy ──torch.export──> program ──plan──> edits ──> changes of the copy's modules
 
-The copy is what is exported, so whatever the program reads is the copy's own. Where `forward` itself does what would have
-to change, and the BatchNorms could not go without it, the result is the program as a module (`torch.export.unflatten`).
+The copy is what is exported, so whatever the program reads is the copy's own. Where `forward` itself does what would
+have to change, and the BatchNorms could not go without it, the result is the program as a module
+(`torch.export.unflatten`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from bnfold.errors import UnsupportedError, UsageError
 from bnfold.frontends.aten import Planned, plan_program, read_program
 from bnfold.frontends.aten_rewrite import rewrite_program
 from bnfold.frontends.module_map import Changes, map_changes, store
+from bnfold.frontends.module_prepare import bake, copied, observed, refuse, unwrapped
 from bnfold.frontends.module_regions import become
 from bnfold.plan import Plan
 from bnfold.wording import printable
 
-COMPUTE_WEIGHTS = ("WeightNorm", "SpectralNorm")  # hooks of torch.nn.utils that are part of the program
 AGREE = 1e-2  # of the output's size: what a trial must reach to show that forward did not look at a BatchNorm
+AGREE_ROUGHLY = 0.25  # the same for two-byte floats
 
 
 @dataclass(frozen=True)
@@ -64,58 +66,58 @@ def fold_module(
     """
     if prefer not in ("module", "graph"):
         raise UsageError(f"prefer is {prefer!r}", "Pass 'module' or 'graph'.")
-    module, notes = _unwrapped(module)
-    _refuse(module)
+    module, notes = unwrapped(module)
+    refuse(module)
     call = _call(example_inputs, dynamic_shapes)
     try:
-        copied = _copied(module)
+        copy_of = copied(module)
     except Exception as error:
-        copied, prefer = module, "graph"
+        copy_of, prefer = module, "graph"
         notes += (f"the network cannot be copied ({_first_line(error)}), so the result is a graph",)
     if prefer == "module":
-        made, plan, words = _as_module(module, copied, call)
+        made, plan, words = _as_module(module, copy_of, call)
     else:
-        planned, _ = _planned(copied, call)
+        planned, _ = _planned(copy_of, call)
         made, plan, words = _as_graph(planned), planned.plan, ("the result is a graph, not the class that came in",)
     return made, replace(plan, notes=(*notes, *words))
 
 
-def _as_module(module: nn.Module, copied: nn.Module, call: Call) -> tuple[nn.Module, Plan, tuple[str, ...]]:
+def _as_module(module: nn.Module, ours: nn.Module, call: Call) -> tuple[nn.Module, Plan, tuple[str, ...]]:
     """The plan carried out in the modules of a copy; as a graph where that is not possible without keeping more."""
-    planned, exported = _planned(copied, call)
+    planned, exported = _planned(ours, call)
     notes: tuple[str, ...] = ()
-    changes = map_changes(copied, exported, planned)
-    if changes.problems and changes.baked and _bake(copied, changes.baked):
+    changes = map_changes(ours, exported, planned)
+    if changes.problems and changes.baked and bake(ours, changes.baked):
         notes = (f"the parametrization of {', '.join(sorted(changes.baked))} became a plain weight",)
-        planned, exported = _planned(copied, call)
-        changes = map_changes(copied, exported, planned)
+        planned, exported = _planned(ours, call)
+        changes = map_changes(ours, exported, planned)
     free = planned
     held: frozenset[str] = frozenset()
     while changes.problems and not {node.name for node in changes.problems} <= held:
         held |= {node.name for node in changes.problems}
         words = "; ".join(dict.fromkeys(changes.problems.values()))
-        planned = plan_program(read_program(exported, held, _observed(copied)))
+        planned = plan_program(read_program(exported, held, observed(ours)))
         if planned.plan.kept > free.plan.kept:
             return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
-        changes = map_changes(copied, exported, planned)
+        changes = map_changes(ours, exported, planned)
     if changes.problems:
         words = "; ".join(dict.fromkeys(changes.problems.values()))
         return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
     changing = bool(planned.reading.program.graph_signature.buffers_to_mutate)
-    if not _carried_out(module, copied, changes, None if changing else call):
-        fresh, _ = _planned(_copied(module), call)
+    if not _carried_out(module, ours, changes, None if changing else call):
+        fresh, _ = _planned(copied(module), call)
         return _as_graph(fresh), fresh.plan, ("the result is a graph, because forward looks at its BatchNorms",)
-    return copied, planned.plan, notes
+    return ours, planned.plan, notes
 
 
-def _carried_out(module: nn.Module, copied: nn.Module, changes: Changes, call: Call | None) -> bool:
+def _carried_out(module: nn.Module, ours: nn.Module, changes: Changes, call: Call | None) -> bool:
     """Change the copy, and call it once: a forward that looks at a BatchNorm that is gone would fail, or go elsewhere.
 
     A network that changes with each call is not called.
     """
-    store(copied, changes)
+    store(ours, changes)
     for path, rest in changes.becomes.items():
-        become(copied.get_submodule(path), rest)
+        become(ours.get_submodule(path), rest)
     if not changes.becomes or call is None or any(m.training for m in module.modules()):
         return True
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -123,7 +125,7 @@ def _carried_out(module: nn.Module, copied: nn.Module, changes: Changes, call: C
         before = _tensors(module(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
         torch.manual_seed(0)
         try:
-            after = _tensors(copied(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
+            after = _tensors(ours(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
         except Exception:
             return False
     return len(before) == len(after) and all(_alike(a, b) for a, b in zip(before, after, strict=True))
@@ -134,8 +136,9 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     if not a.is_floating_point() or not a.numel():
         return True
+    agree = AGREE if a.dtype.itemsize > 2 else AGREE_ROUGHLY
     a, b = torch.nan_to_num(a.double()), torch.nan_to_num(b.double())
-    return bool((a - b).abs().max() <= AGREE * a.abs().max().clamp(min=1e-30))
+    return bool((a - b).abs().max() <= agree * a.abs().max().clamp(min=1e-30))
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -144,7 +147,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _planned(module: nn.Module, call: Call) -> tuple[Planned, ExportedProgram]:
     exported = _exported(module, call)
-    return plan_program(read_program(exported, observed=_observed(module))), exported
+    return plan_program(read_program(exported, observed=observed(module))), exported
 
 
 def _exported(module: nn.Module, call: Call) -> ExportedProgram:
@@ -171,88 +174,6 @@ def _as_graph(planned: Planned) -> nn.Module:
             node.meta.pop("val", None)  # tensors without numbers, which cannot be copied
     made.training = False
     return made
-
-
-def _observed(module: nn.Module) -> frozenset[str]:
-    """Paths of modules that call somebody back."""
-    found = set()
-    for path, each in module.named_modules():
-        before = [h for h in each._forward_pre_hooks.values() if type(h).__name__ not in COMPUTE_WEIGHTS]
-        if before or each._forward_hooks or each._backward_hooks or each._backward_pre_hooks:
-            found.add(path)
-    return frozenset(found)
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    """A copy of a network; what a hook computes anew at each call need not be a leaf."""
-    attributes = [value for layer in module.modules() for value in vars(layer).values()]
-    memo = {id(t): t.detach().clone() for t in attributes if isinstance(t, torch.Tensor) and not t.is_leaf}
-    return copy.deepcopy(module, memo)
-
-
-def _bake(module: nn.Module, paths: set[str]) -> bool:
-    """Turn weights that are computed from parameters into parameters, in place."""
-    done = False
-    for path in paths:
-        layer = module.get_submodule(path)
-        with torch.no_grad():
-            if nn.utils.parametrize.is_parametrized(layer):
-                _bake_parametrized(layer)
-                done = True
-                continue
-            for remove in (nn.utils.remove_weight_norm, nn.utils.remove_spectral_norm):
-                try:
-                    remove(layer)
-                    done = True
-                except ValueError:
-                    continue
-    return done
-
-
-def _bake_parametrized(layer: nn.Module) -> None:
-    """What remove_parametrizations does, which would also change the class that the layer shares with its original."""
-    values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
-    layer.__class__ = type(layer).__bases__[0]
-    del layer._modules["parametrizations"]
-    for name, value in values.items():
-        layer.register_parameter(name, nn.Parameter(value))
-
-
-def _unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network inside wrappers that only run it elsewhere or faster."""
-    notes: list[str] = []
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module, tuple(notes)
-        notes.append(f"{type(module).__name__} was unwrapped; wrap the result again where you want it")
-        module = inner
-
-
-def _refuse(module: nn.Module) -> None:
-    """What cannot be folded at all."""
-    if isinstance(module, torch.jit.ScriptModule):
-        raise UnsupportedError(
-            "the model is TorchScript, whose class cannot be kept",
-            "Pass the Python model, or convert the file with bnfold.convert.",
-        )
-    if module.training:
-        raise UsageError(
-            "the model is in training mode, where a BatchNorm follows its batch and cannot be folded",
-            "Call model.eval() first.",
-        )
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
-            raise UsageError(
-                f"{name} has no shape yet: the model is lazy and was never called", "Call the model on a batch first."
-            )
-        if tensor.device.type == "meta":
-            raise UnsupportedError(
-                f"{name} is on the meta device: there are no numbers to fold",
-                "Load the weights first, e.g. by model.to_empty(device='cpu') and model.load_state_dict(...).",
-            )
 
 
 def _call(example_inputs: Any, dynamic_shapes: Any) -> Call:
