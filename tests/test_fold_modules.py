@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import warnings
 from typing import Any
 
 import pytest
@@ -79,3 +81,154 @@ def test_every_hostile_module_has_its_outcome(name: str) -> None:
 
 def test_the_table_is_long_enough() -> None:
     assert len(CASES) >= 60
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return draw(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))).eval()
+
+
+X = torch.randn(2, 3, 6, 6)
+
+
+def test_a_batch_norm_that_goes_becomes_an_identity_and_a_bias_a_parameter() -> None:
+    module = small()
+    after = bnfold.fold(module, X).model
+    assert [type(layer) for layer in after] == [nn.Conv2d, nn.Identity, nn.ReLU]
+    assert dict(after.named_parameters()).keys() == {"0.weight", "0.bias"}
+    assert all(p.requires_grad for p in after.parameters())
+    assert dict(module.named_parameters()).keys() == {"0.weight", "1.weight", "1.bias"}
+
+
+def test_an_activation_that_would_write_into_the_stream_is_made_out_of_place() -> None:
+    module, inputs = prepared(CASES["inplace_relu_behind_a_shared_conv"])
+    after = bnfold.fold(module, inputs).model
+    assert after.r.inplace is False
+    assert module.r.inplace is True
+
+
+def test_what_a_norm_with_an_activation_becomes() -> None:
+    module, inputs = prepared(CASES["batch_norm_act"])
+    left = bnfold.fold(module, inputs).model[1]
+    assert [name for name, _ in left.named_children()] == ["drop", "act"]
+    module, inputs = prepared(CASES["batch_norm_relu"])
+    assert repr(bnfold.fold(module, inputs).model[1]) == "LeakyReLU(negative_slope=0.1)"
+
+
+def test_a_kept_norm_without_gamma_gets_one() -> None:
+    module, inputs = prepared(CASES["batch_norm_without_gamma_kept_neighbour"])
+    after = bnfold.fold(module, inputs).model
+    norms = [layer for layer in after.modules() if isinstance(layer, BATCH_NORM)]
+    assert len(norms) == 1
+    assert norms[0].affine
+
+
+def test_a_graph_can_be_asked_for() -> None:
+    folded = bnfold.fold(small(), X, prefer="graph")
+    assert type(folded.model).__name__ == "UnflattenedModule"
+    assert folded.plan.notes == ("the result is a graph, not the class that came in",)
+    assert torch.allclose(folded.model(X), small()(X), atol=1e-5)
+
+
+def test_sizes_may_vary() -> None:
+    net = draw(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))).eval()
+    dims = ({0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=4)},)
+    folded = bnfold.fold(net, X, dynamic_shapes=dims, prefer="graph")
+    assert folded.model(torch.randn(5, 3, 9, 6)).shape == (5, 4, 9, 6)
+
+
+@pytest.mark.parametrize("given", [X, (X,), [X], {"input": X}], ids=["tensor", "tuple", "list", "mapping"])
+def test_example_inputs_may_come_in_any_form(given: Any) -> None:
+    assert bnfold.fold(small(), given).plan.folded == 1
+
+
+def test_the_result_lives_as_the_original_did() -> None:
+    before, after = small(), bnfold.fold(small(), X).model
+    assert torch.equal(copy.deepcopy(after)(X), after(X))
+    assert torch.equal(pickle.loads(pickle.dumps(after))(X), after(X))
+    assert torch.allclose(torch.compile(after, backend="eager")(X), before(X), atol=1e-5)
+    with quiet():
+        assert torch.allclose(torch.export.export(after, (X,)).module()(X), before(X), atol=1e-5)
+    assert torch.allclose(copy.deepcopy(after).bfloat16()(X.bfloat16()).float(), before(X), atol=0.05)
+    fresh = bnfold.fold(small(), X).model
+    fresh.load_state_dict(after.state_dict(), strict=True)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        small().load_state_dict(after.state_dict())
+
+
+def test_gradients_flow_through_a_folded_module() -> None:
+    after = bnfold.fold(small(), X).model
+    after(X).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in after.parameters())
+
+
+def test_frozen_weights_stay_frozen() -> None:
+    module = small()
+    module.requires_grad_(False)
+    assert not any(p.requires_grad for p in bnfold.fold(module, X).model.parameters())
+
+
+def test_weights_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        module = small()
+    folded = bnfold.fold(module, X)
+    assert folded.plan.folded == 1
+    with torch.no_grad():
+        assert torch.allclose(folded.model(X), small()(X), atol=1e-5)
+
+
+def refusal(error: type[bnfold.BnfoldError], module: Any, *inputs: Any, **more: Any) -> str:
+    with pytest.raises(error) as caught:
+        bnfold.fold(module, *inputs, **more)
+    return str(caught.value)
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    assert refusal(bnfold.UsageError, small().train(), X) == (
+        "error[USAGE]: the model is in training mode, where a BatchNorm follows its batch and cannot be folded\n"
+        "Call model.eval() first."
+    )
+
+
+def test_a_model_without_inputs_is_refused() -> None:
+    assert refusal(bnfold.UsageError, small()) == (
+        "error[USAGE]: bnfold.fold needs example inputs to follow an nn.Module\n"
+        "Pass bnfold.fold(model, (torch.randn(1, 3, 224, 224),)), with inputs of the right shape."
+    )
+
+
+def test_what_has_no_numbers_is_refused() -> None:
+    assert "0.weight is on the meta device: there are no numbers to fold" in refusal(
+        bnfold.UnsupportedError, small().to("meta"), X
+    )
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.BatchNorm2d(4)).eval()
+    assert "0.weight has no shape yet: the model is lazy" in refusal(bnfold.UsageError, lazy, X)
+
+
+def test_torchscript_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.trace(small(), X)
+    assert "the model is TorchScript" in refusal(bnfold.UnsupportedError, scripted, X)
+
+
+def test_a_forward_that_depends_on_data_is_refused_in_words() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    words = refusal(bnfold.UnsupportedError, Branching().eval(), X)
+    assert words.startswith("error[UNSUPPORTED]: torch.export cannot capture Branching: ")
+    assert "Traceback" not in words
+
+
+def test_inputs_that_do_not_fit_are_refused_in_words() -> None:
+    assert "torch.export cannot capture Sequential" in refusal(
+        bnfold.UnsupportedError, small(), torch.randn(2, 5, 6, 6)
+    )
+
+
+def test_other_arguments_are_refused() -> None:
+    assert refusal(bnfold.UsageError, small(), X, prefer="modul").startswith("error[USAGE]: prefer is 'modul'")
+    assert "bnfold.fold cannot take a torch.Tensor" in refusal(bnfold.UsageError, X)
+    assert "not a builtins.str" in refusal(bnfold.UsageError, "model.pt")

@@ -152,9 +152,10 @@ def set_argument(node: fx.Node, place: Place, new: fx.Node) -> None:
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """The same element type in NumPy."""
     if dtype == torch.bfloat16:
-        return np.dtype(ml_dtypes.bfloat16)
-    plain: np.dtype[Any] = torch.empty(0, dtype=dtype).numpy().dtype
-    return plain
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    else:
+        found = torch.empty(0, dtype=dtype).numpy().dtype
+    return found
 
 
 def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:

@@ -156,7 +156,7 @@ def _exported(module: nn.Module, call: Call) -> ExportedProgram:
             return torch.export.export(module, call.args, call.kwargs or None, dynamic_shapes=call.dynamic_shapes)
         except Exception as error:
             raise UnsupportedError(
-                f"torch.export cannot capture {type(module).__qualname__}: {_first_line(error)}",
+                f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}",
                 "Call torch.export.export(model, args) on its own; its full report names the line of forward.",
             ) from error
 

@@ -1,0 +1,164 @@
+"""Exported programs: the same sites as through ONNX, exact, serialisable, and the original untouched."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from hostile import CASES
+from test_fold_modules import prepared
+from test_models import NAMES, folded, network
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+import bnfold
+from bnfold.frontends.aten_functional import functional, writes
+from bnfold.frontends.aten_nodes import BATCH_NORMS, opname
+from bnfold.plan import Plan
+from bnfold.quiet import quiet
+from bnfold.reasons import Reason
+
+EXPORTABLE = [name for name in CASES if name not in ("data_parallel", "compiled")]
+ONLY_AS_MODULES = {  # a program knows no hooks, and does not copy its weights apart
+    "hook_on_the_batch_norm": (1, ()),
+    "hook_on_the_conv": (1, ()),
+    "weights_that_share_memory": (0, (Reason.SHARED_WEIGHT,)),
+}
+
+
+def export(module: nn.Module, inputs: tuple[Any, ...], **more: Any) -> ExportedProgram:
+    with quiet(), torch.no_grad():
+        return torch.export.export(module, inputs, **more)
+
+
+def leaves(program: ExportedProgram, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    with quiet(), torch.no_grad():
+        y = program.module()(*copy.deepcopy(inputs))
+    return [v for v in torch.utils._pytree.tree_leaves(y) if isinstance(v, torch.Tensor)]
+
+
+def reloaded(program: ExportedProgram) -> ExportedProgram:
+    """A program through `torch.export.save` and `load`."""
+    file = io.BytesIO()
+    with quiet():
+        torch.export.save(program, file)
+        file.seek(0)
+        return torch.export.load(file)
+
+
+def fates(plan: Plan) -> list[tuple[str, str, str | None]]:
+    return [(s.name, s.status, s.reason.code if s.reason else None) for s in plan.sites]
+
+
+def count(program: ExportedProgram) -> int:
+    return sum(opname(node) in BATCH_NORMS for node in program.graph.nodes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_front_ends_give_the_same_sites(name: str) -> None:
+    module = copy.deepcopy(network(name)).double()
+    first = next(v for v in folded(name)[0].graph.inputs)
+    inputs = (torch.randn(2, *[int(size) for size in first.shape[1:]], dtype=torch.float64),)
+    before = export(module, inputs, dynamic_shapes=({0: Dim("batch")},))
+    after = bnfold.fold(before)
+    assert fates(after.plan) == fates(folded(name)[2])
+    assert count(after.model) == after.plan.kept
+    wider = (torch.randn(5, *inputs[0].shape[1:], dtype=torch.float64),)
+    for a, b in zip(leaves(before, wider), leaves(after.model, wider), strict=True):
+        assert (a - b).abs().max() <= 1e-12 * a.abs().max()
+
+
+@pytest.mark.parametrize("name", EXPORTABLE)
+def test_every_hostile_module_as_a_program(name: str) -> None:
+    case = CASES[name]
+    module, inputs = prepared(case)
+    before = export(module, inputs)
+    expected = leaves(before, inputs)
+    state = {key: value.clone() for key, value in before.state_dict.items()}
+    code = str(before.graph)
+
+    after = bnfold.fold(before)
+
+    kept = tuple(site.reason for site in after.plan.sites if site.status == "kept")
+    assert (after.plan.folded, kept) == ONLY_AS_MODULES.get(name, (case.folded, case.kept))
+    written = after.model if name == "weights_that_share_memory" else reloaded(after.model)  # torch warns of those
+    for a, b in zip(expected, leaves(written, inputs), strict=True):
+        assert (a - b).abs().max() <= case.tolerance * a.abs().max()
+    assert str(before.graph) == code
+    for key, value in before.state_dict.items():
+        assert name == "counting_buffer" or torch.equal(value, state[key]), f"{key} of the original has changed"
+
+
+@pytest.mark.parametrize("name", ["conv_bn", "preactivation", "batch_norm_act", "shuffled_channels", "tied_biases"])
+def test_programs_in_core_aten(name: str) -> None:
+    case = CASES[name]
+    module, inputs = prepared(case)
+    with quiet():
+        before = export(module, inputs).run_decompositions()
+    after = bnfold.fold(before)
+    assert after.plan.folded == case.folded
+    for a, b in zip(leaves(before, inputs), leaves(after.model, inputs), strict=True):
+        assert (a - b).abs().max() <= 1e-9 * a.abs().max()
+
+
+def test_what_a_batch_norm_held_goes_with_it_and_a_bias_comes() -> None:
+    module, inputs = prepared(CASES["conv_bn"])
+    after = bnfold.fold(export(module, inputs)).model
+    assert sorted(after.state_dict) == ["0.bias", "0.weight"]
+    assert [spec.target for spec in after.graph_signature.input_specs if spec.target] == ["0.bias", "0.weight"]
+
+
+def test_a_folded_program_can_be_folded_and_exported_again() -> None:
+    module, inputs = prepared(CASES["preactivation"])
+    after = bnfold.fold(export(module, inputs)).model
+    again = bnfold.fold(after)
+    assert again.plan.sites == ()
+    assert count(export(after.module(), inputs)) == 0
+
+
+def test_tied_parameters_stay_tied() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.n = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.n(self.a(x)) + self.n(self.b(x.flip(1)))
+
+    torch.manual_seed(0)
+    module, x = Tied().eval().double(), torch.randn(3, 4, dtype=torch.float64)
+    module.n.running_var.uniform_(0.5, 2)
+    before = export(module, (x,))
+    after = bnfold.fold(before)
+    assert after.plan.folded == 2
+    assert torch.allclose(leaves(before, (x,))[0], leaves(after.model, (x,))[0], rtol=1e-12)
+    weights = [value for key, value in after.model.state_dict.items() if key.endswith("weight")]
+    assert len({value.data_ptr() for value in weights}) == 1
+
+
+def test_what_is_written_in_place_to_its_own_is_made_functional_without_decomposing() -> None:
+    module, inputs = prepared(CASES["added_in_place_to_its_own"])
+    before = export(module, inputs)
+    assert any(writes(node) for node in before.graph.nodes)
+    with quiet():
+        after = functional(before)
+    assert not any(writes(node) for node in after.graph.nodes)
+    assert [node.name for node in after.graph.nodes] == [node.name for node in before.graph.nodes]
+
+
+def test_what_is_written_in_place_for_others_to_see_is_left_to_torch() -> None:
+    class Seen(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            y[:, 0].add_(1)
+            return y
+
+    before = export(Seen(), (torch.ones(2, 3),))
+    with quiet():
+        after = functional(before)
+    assert not any(writes(node) for node in after.graph.nodes)
+    assert leaves(after, (torch.ones(2, 3),))[0].tolist() == [[3, 2, 2], [3, 2, 2]]
