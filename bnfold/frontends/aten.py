@@ -103,7 +103,11 @@ def fold_program(program: ExportedProgram) -> tuple[ExportedProgram, Plan]:
 
 
 def read_program(
-    program: ExportedProgram, held: frozenset[str] = frozenset(), observed: frozenset[str] = frozenset()
+    program: ExportedProgram,
+    held: frozenset[str] = frozenset(),
+    observed: frozenset[str] = frozenset(),
+    *,
+    own: bool = False,
 ) -> Reading:
     """Translate an exported program.
 
@@ -111,8 +115,9 @@ def read_program(
         program: What was exported.
         held: Names of nodes that must stay as they are.
         observed: Paths of modules whose inputs and outputs something else looks at.
+        own: Whether the program's graph may be changed.
     """
-    copied = functional(program)
+    copied = functional(program, own=own)
     graph = copied.graph
     context = Context(graph, constant_tensors(copied.graph_signature, graph, copied), held)
     if any(tensor.device.type == "meta" for tensor in copied.state_dict.values() if isinstance(tensor, torch.Tensor)):

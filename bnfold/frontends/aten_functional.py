@@ -14,24 +14,31 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import UnsupportedError
 
+WRITTEN = "bnfold_written_in_place"  # mark of a node that wrote in place before it was made functional
 
-def functional(program: ExportedProgram) -> ExportedProgram:
-    """A copy of a program in functional form; tensors are shared with the original, tables of them are not."""
+
+def functional(program: ExportedProgram, *, own: bool = False) -> ExportedProgram:
+    """A program in functional form; tensors are shared with the original, tables of them are not.
+
+    Args:
+        program: Any exported program.
+        own: Whether its graph may be changed, which saves a copy.
+    """
     if any(writes(node) and not _is_private(node) for node in program.graph.nodes):
         try:
-            made: ExportedProgram = program.run_decompositions({})
-            return made
+            decomposed: ExportedProgram = program.run_decompositions({})
         except Exception as error:
             raise UnsupportedError(
                 f"torch.export cannot write the program in functional form: {str(error).splitlines()[0][:200]}",
                 "Call program.run_decompositions({}) yourself to see the full report.",
             ) from error
-    copied = copied_program(program)
-    for node in copied.graph.nodes:
+        return decomposed
+    made = program if own else copied_program(program)
+    for node in made.graph.nodes:
         if writes(node):
+            node.meta[WRITTEN] = True
             node.target = _counterpart(node)
-    copied.graph_module.recompile()
-    return copied
+    return made
 
 
 def copied_program(program: ExportedProgram) -> ExportedProgram:
@@ -45,6 +52,11 @@ def copied_program(program: ExportedProgram) -> ExportedProgram:
         state_dict=dict(program.state_dict),
         constants=dict(program.constants),
     )
+
+
+def wrote(node: fx.Node) -> bool:
+    """Whether a node writes to one of its arguments, or did before it was made functional."""
+    return writes(node) or WRITTEN in node.meta
 
 
 def writes(node: fx.Node) -> bool:

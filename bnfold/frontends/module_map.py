@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind
 
 from bnfold.frontends.aten import Planned
 from bnfold.frontends.aten_edits import nearly_equal, renewable
-from bnfold.frontends.aten_functional import may_alias, writes
+from bnfold.frontends.aten_functional import may_alias, wrote
 from bnfold.frontends.aten_nodes import (
     Place,
     argument,
@@ -33,7 +33,7 @@ from bnfold.frontends.aten_nodes import (
     to_tensor,
 )
 from bnfold.frontends.module_probes import adds_bias
-from bnfold.frontends.module_regions import Rest, rest_of
+from bnfold.frontends.module_regions import Rest, calls_of_modules, rest_of
 
 
 @dataclass
@@ -161,7 +161,7 @@ class _Mapper:
 
     def _vanished(self) -> None:
         """Modules whose operators vanish become what is left of them; an operator on its own may be made neutral."""
-        gone = frozenset(self.edits.gone)
+        gone, calls = frozenset(self.edits.gone), calls_of_modules(self.context.graph.nodes)
         paths: dict[str, list[fx.Node]] = {}
         for node in self.edits.gone:
             paths.setdefault(self._owner(node), []).append(node)
@@ -169,10 +169,10 @@ class _Mapper:
             layer = self.modules.get(path)
             if not path or layer is None:
                 why: Rest | str = "forward of the model calls the operator itself"
-            elif not self._keeps_to_itself(path, gone):
+            elif not self._keeps_to_itself(path):
                 why = f"something else reads the parameters of {path}"
             else:
-                why = rest_of(path, layer, gone, self.context)
+                why = rest_of(path, layer, calls[path], gone, self.context)
             if isinstance(why, Rest) and (not why.children or self._owns_statistics(path, nodes)):
                 self.changes.becomes[path] = why
                 continue
@@ -185,7 +185,7 @@ class _Mapper:
         stored = [n for node in nodes for n in node.all_input_nodes if n in self.targets]
         return bool(stored) and all(self.targets[n].rpartition(".")[0] == path for n in stored)
 
-    def _keeps_to_itself(self, path: str, gone: frozenset[fx.Node]) -> bool:
+    def _keeps_to_itself(self, path: str) -> bool:
         """Whether what a module holds is read in its own calls only."""
         for placeholder, target in self.targets.items():
             if target.rpartition(".")[0] != path:
@@ -225,7 +225,7 @@ class _Mapper:
     def _in_place(self) -> None:
         """What writes in place behind a module that vanishes would write into that module's input."""
         for node in self.exported.graph.nodes:
-            if node.op != "call_function" or not writes(node) or self._owner(node) in self.changes.becomes:
+            if node.op != "call_function" or not wrote(node) or self._owner(node) in self.changes.becomes:
                 continue
             for value in (v for v in node.args if isinstance(v, fx.Node)):
                 crossed, shared = self._source(value)
@@ -246,7 +246,7 @@ class _Mapper:
             passes = owner in self.changes.becomes
             if value.op != "call_function":
                 return crossed, shared or value.op == "placeholder"
-            if not passes and not (may_alias(value) or value.target.__name__ == "getitem"):  # type: ignore[union-attr]
+            if not passes and not (may_alias(value) or wrote(value) or value.target.__name__ == "getitem"):  # type: ignore[union-attr]
                 return crossed, shared
             if not value.args or not isinstance(value.args[0], fx.Node):
                 return crossed, True

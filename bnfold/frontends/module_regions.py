@@ -54,37 +54,39 @@ class Rest:
         return self.children == other.children and mine == theirs
 
 
-def rest_of(path: str, module: nn.Module, gone: frozenset[fx.Node], context: Context) -> Rest | str:
+def rest_of(
+    path: str, module: nn.Module, calls: list[list[fx.Node]], gone: frozenset[fx.Node], context: Context
+) -> Rest | str:
     """What a module becomes when some nodes vanish, or in words why it cannot.
 
     Args:
         path: Where the module sits.
         module: The module.
+        calls: The nodes of each of its calls.
         gone: The nodes that vanish.
         context: The program.
     """
-    rests = [_rest_of_call(path, module, nodes, gone, context) for nodes in calls_of(path, context.graph.nodes)]
+    rests = [_rest_of_call(path, module, nodes, gone, context) for nodes in calls]
     for rest in rests:
         if isinstance(rest, str):
             return rest
     first, *others = [rest for rest in rests if isinstance(rest, Rest)]
     if not all(first.same(other) for other in others):
         return f"{path} is called several times, and not all calls become the same"
-    nodes = calls_of(path, context.graph.nodes)[0]
-    x = next(v for n in nodes for v in n.all_input_nodes if v not in nodes and context.feature(v))
+    x = next(v for n in calls[0] for v in n.all_input_nodes if v not in calls[0] and context.feature(v))
     if not returns_tensor(module, x):
         return f"{path} takes or returns more than one tensor"
     return first
 
 
-def calls_of(path: str, nodes: Iterable[fx.Node]) -> list[list[fx.Node]]:
-    """The nodes of each call of a module, in order."""
-    calls: dict[str, list[fx.Node]] = {}
+def calls_of_modules(nodes: Iterable[fx.Node]) -> dict[str, list[list[fx.Node]]]:
+    """The nodes of each call of each module, in order, by the module's path."""
+    calls: dict[str, dict[str, list[fx.Node]]] = {}
     for node in nodes:
         for key, entry in (node.meta.get("nn_module_stack") or {}).items():
-            if isinstance(entry[0], str) and entry[0].split("@")[0] == path:
-                calls.setdefault(str(key), []).append(node)
-    return list(calls.values())
+            if isinstance(entry[0], str):
+                calls.setdefault(entry[0].split("@")[0], {}).setdefault(str(key), []).append(node)
+    return {path: list(each.values()) for path, each in calls.items()}
 
 
 def _rest_of_call(

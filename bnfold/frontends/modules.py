@@ -96,7 +96,7 @@ def _as_module(module: nn.Module, ours: nn.Module, call: Call) -> tuple[nn.Modul
     while changes.problems and not {node.name for node in changes.problems} <= held:
         held |= {node.name for node in changes.problems}
         words = "; ".join(dict.fromkeys(changes.problems.values()))
-        planned = plan_program(read_program(exported, held, observed(ours)))
+        planned = plan_program(read_program(exported, held, observed(ours), own=True))
         if planned.plan.kept > free.plan.kept:
             return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
         changes = map_changes(ours, exported, planned)
@@ -147,7 +147,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _planned(module: nn.Module, call: Call) -> tuple[Planned, ExportedProgram]:
     exported = _exported(module, call)
-    return plan_program(read_program(exported, observed=observed(module))), exported
+    return plan_program(read_program(exported, observed=observed(module), own=True)), exported
 
 
 def _exported(module: nn.Module, call: Call) -> ExportedProgram:
