@@ -134,6 +134,12 @@ def bn_before_padded_conv() -> Made:
     return nn.Sequential(nn.BatchNorm2d(3), conv(k=3, padding=1)), image()
 
 
+@case(0, Reason.ZERO_PAD)
+def bn_before_padded_conv_on_one_pixel() -> Made:
+    """At this size every tap but one reads a zero; at others it does not, and a module may be called with others."""
+    return nn.Sequential(nn.BatchNorm2d(3), conv(k=3, padding=1)), image(2, 3, 1, 1)
+
+
 @case(2)
 def preactivation() -> Made:
     def run(s: Any, x: Any) -> Any:

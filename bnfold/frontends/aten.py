@@ -115,11 +115,11 @@ def read_program(
         program: What was exported.
         held: Names of nodes that must stay as they are.
         observed: Paths of modules whose inputs and outputs something else looks at.
-        own: Whether the program's graph may be changed.
+        own: Whether the program is only a means: its graph may be changed, and its sizes are not the only ones.
     """
     copied = functional(program, own=own)
     graph = copied.graph
-    context = Context(graph, constant_tensors(copied.graph_signature, graph, copied), held)
+    context = Context(graph, constant_tensors(copied.graph_signature, graph, copied), held, any_size=own)
     if any(tensor.device.type == "meta" for tensor in copied.state_dict.values() if isinstance(tensor, torch.Tensor)):
         raise UnsupportedError(
             "the model's weights are on the meta device: there are no numbers to fold",

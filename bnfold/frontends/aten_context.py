@@ -48,14 +48,21 @@ class Context:
         labels: The unique display name of every node.
         kept: BatchNorms that are no constant affine, with the reason, by label.
         held: Nodes that must stay as they are, because whoever carries out the plan cannot change them.
+        any_size: Whether the plan must hold for images of other sizes than those of the program.
     """
 
     def __init__(
-        self, graph: fx.Graph, tensors: dict[fx.Node, torch.Tensor], held: frozenset[str] = frozenset()
+        self,
+        graph: fx.Graph,
+        tensors: dict[fx.Node, torch.Tensor],
+        held: frozenset[str] = frozenset(),
+        *,
+        any_size: bool = False,
     ) -> None:
         self.graph = graph
         self.tensors = tensors
         self.held = held
+        self.any_size = any_size
         self.shapes: dict[Value, Shape] = {}
         self.labels = _labels(graph)
         self.kept: dict[str, Reason] = {}

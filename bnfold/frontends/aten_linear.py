@@ -38,7 +38,8 @@ def read_convolution(node: fx.Node, ctx: Context) -> list[Op]:
     groups = int(named["groups"])
     n = weight.ndim - 2
     axis = ctx.rank(x) - n - 1
-    window = _window(named, ctx.shape(x)[axis + 1 :], weight.shape[2:], transposed)
+    sizes = (None,) * n if ctx.any_size else ctx.shape(x)[axis + 1 :]
+    window = _window(named, sizes, weight.shape[2:], transposed)
     kernel = Kernel(
         lambda: weight,
         weight.shape,

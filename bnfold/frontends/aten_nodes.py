@@ -94,6 +94,15 @@ def results(node: fx.Node) -> tuple[fx.Node, ...]:
     return tuple(user for user in node.users if user.target is operator.getitem)
 
 
+def sole_result(node: fx.Node) -> fx.Node | None:
+    """What a node makes, if that is one tensor, or a tuple of which nothing but the first element is used."""
+    if fake(node) is not None:
+        return node
+    first = element(node, 0)
+    used = [value for value in results(node) if value.users]
+    return first[0] if len(first) == 1 and set(used) <= set(first) else None
+
+
 def element(node: fx.Node, index: int) -> list[fx.Node]:
     """The nodes that take one element from a tuple."""
     return [user for user in node.users if user.target is operator.getitem and user.args[1] == index]

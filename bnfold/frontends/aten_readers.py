@@ -20,7 +20,7 @@ from bnfold.frontends.aten_linear import (
     read_linear,
     read_matrix_product,
 )
-from bnfold.frontends.aten_nodes import BATCH_NORMS, arguments, element, fake, opname, overload, results
+from bnfold.frontends.aten_nodes import BATCH_NORMS, arguments, fake, opname, overload, sole_result
 from bnfold.frontends.aten_recurrent import RECURRENT, read_recurrent
 from bnfold.frontends.aten_structure import (
     read_cat,
@@ -63,7 +63,8 @@ def read_batch_norm(node: fx.Node, ctx: Context) -> list[Op]:
     x = node.args[0]
     assert isinstance(x, fx.Node)
     full = (-1,) + (1,) * (ctx.rank(x) - 2)
-    [y] = [node] if fake(node) is not None else element(node, 0)
+    y = sole_result(node)
+    assert y is not None
     return [Affine(label, x, y, scale.reshape(full), shift.reshape(full), batch_norm=True, spread=spread.reshape(full))]
 
 
@@ -80,10 +81,10 @@ def batch_norm(node: fx.Node, ctx: Context) -> tuple[Array, Array, Array] | Reas
     parameters = [named.get("weight"), named.get("bias"), mean, var]
     if any(p is not None and not ctx.is_const(p) for p in parameters):
         return Reason.NOT_CONSTANT
-    values = results(node)
-    if len(values) != 1 or (fake(node) is None and values[0].args[1] != 0) or node.name in ctx.held:
+    y = sole_result(node)
+    if y is None or node.name in ctx.held:
         return Reason.BOUNDARY
-    if _dtype(x) not in FLOATS or _dtype(values[0]) != _dtype(x) or 0 in ctx.shape(x):
+    if _dtype(x) not in FLOATS or _dtype(y) != _dtype(x) or 0 in ctx.shape(x):
         return Reason.DTYPE
     gamma, beta, average, variance = (ctx.const(p) for p in parameters)
     assert average is not None
@@ -258,13 +259,13 @@ def read_average_pool(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def _pooled(node: fx.Node, ctx: Context, unit_sum: bool, positive: bool) -> list[Op]:
-    values = element(node, 0) if fake(node) is None else [node]
-    if len(results(node)) != len(values) or len(values) != 1:
+    y = sole_result(node)
+    if y is None:
         return ctx.rigid(node, Reason.NONLINEAR)
     name = opname(node)
     n = next(d for d in (1, 2, 3) if f"{d}d" in name)
     axes = tuple(range(ctx.rank(_x(node)) - n, ctx.rank(_x(node))))
-    return [Spatial(ctx.label(node), _x(node), values[0], axes=axes, unit_sum=unit_sum, positive=positive)]
+    return [Spatial(ctx.label(node), _x(node), y, axes=axes, unit_sum=unit_sum, positive=positive)]
 
 
 def read_mean(node: fx.Node, ctx: Context) -> list[Op]:
@@ -283,8 +284,8 @@ def read_amax(node: fx.Node, ctx: Context) -> list[Op]:
 
 
 def _reduced(node: fx.Node, ctx: Context, unit_sum: bool, positive: bool) -> list[Op]:
-    values = element(node, 0) if fake(node) is None else [node]
-    if len(results(node)) != len(values) or len(values) != 1 or _dtype(values[0]) != _dtype(_x(node)):
+    y = sole_result(node)
+    if y is None or _dtype(y) != _dtype(_x(node)):
         return ctx.rigid(node, Reason.NONLINEAR)
     named, rank = arguments(node), ctx.rank(_x(node))
     dims = named.get("dim")
@@ -294,9 +295,7 @@ def _reduced(node: fx.Node, ctx: Context, unit_sum: bool, positive: bool) -> lis
     source = tuple(None if i in along else i for i in range(rank) if keeps or i not in along)
     ordered = tuple(sorted(along))
     return [
-        Spatial(
-            ctx.label(node), _x(node), values[0], axes=ordered, shape_axes=source, unit_sum=unit_sum, positive=positive
-        )
+        Spatial(ctx.label(node), _x(node), y, axes=ordered, shape_axes=source, unit_sum=unit_sum, positive=positive)
     ]
 
 

@@ -67,6 +67,7 @@ class _Rewriter:
             FakeTensorMode(allow_non_fake_inputs=True),
         )
         self._orphans: list[fx.Node] = []
+        self._renamed: dict[str, str] = {}
 
     def run(self) -> ExportedProgram:
         """Rewrite what changes, then take out what vanished."""
@@ -81,9 +82,9 @@ class _Rewriter:
         self._drop_counters()
         module = self.program.graph_module
         module.recompile()
-        made = self.program._update(module, self._signature(), state_dict=self.state, constants=self.constants)
-        self._rename_outputs(made)
-        return made
+        signature = self._signature()
+        self._rename_values(self.program)
+        return self.program._update(module, signature, state_dict=self.state, constants=self.constants)
 
     def _renew_constants(self) -> None:
         """New numbers under the old name where all readers agree, else a parameter for each reader."""
@@ -154,11 +155,13 @@ class _Rewriter:
             value = after
         node.replace_all_uses_with(value, delete_user_cb=lambda user: user is not value or node is x)
         self._orphans.append(node)
+        self._renamed[node.name] = value.name
 
     def _follow(self, node: fx.Node, target: Any, constant: fx.Node) -> None:
         """Put an operator with a constant behind a node."""
         after = self._insert(node, target, (node, constant))
         node.replace_all_uses_with(after, delete_user_cb=lambda user: user is not after)
+        self._renamed[node.name] = after.name
 
     def _insert(self, node: fx.Node, target: Any, args: tuple[fx.Node, ...]) -> fx.Node:
         with self.graph.inserting_after(node):
@@ -171,6 +174,7 @@ class _Rewriter:
         x = next(n for n in node.all_input_nodes if self.context.feature(n))
         value = node if fake(node) is not None else element(node, 0)[0]
         value.replace_all_uses_with(x)
+        self._renamed[value.name] = x.name
         self._orphans.append(value)
 
     def _drop(self, nodes: Iterable[fx.Node]) -> None:
@@ -221,19 +225,21 @@ class _Rewriter:
             else spec
             for spec, arg in zip(self.program.graph_signature.output_specs, output.args[0], strict=True)
         ]
-        self._renamed = {
-            old.arg.name: new.arg.name
-            for old, new in zip(self.program.graph_signature.output_specs, outputs, strict=True)
-            if isinstance(old.arg, TensorArgument)
-        }
         return ExportGraphSignature(specs, outputs)
 
-    def _rename_outputs(self, program: ExportedProgram) -> None:
-        """The outputs that the call of the whole program declares."""
+    def _rename_values(self, program: ExportedProgram) -> None:
+        """What the calls of modules declare to take and return, where that has another name now."""
         for entry in program.module_call_graph:
-            for given in entry.signature.outputs if entry.signature is not None else ():
+            for given in (*entry.signature.inputs, *entry.signature.outputs) if entry.signature is not None else ():
                 if isinstance(given, TensorArgument):
-                    given.name = self._renamed.get(given.name, given.name)
+                    given.name = self._last_name(given.name)
+
+    def _last_name(self, name: str) -> str:
+        seen: set[str] = set()
+        while name in self._renamed and name not in seen:
+            seen.add(name)
+            name = self._renamed[name]
+        return name
 
 
 def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:

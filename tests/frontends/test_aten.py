@@ -22,7 +22,8 @@ from bnfold.quiet import quiet
 from bnfold.reasons import Reason
 
 EXPORTABLE = [name for name in CASES if name not in ("data_parallel", "compiled")]
-ONLY_AS_MODULES = {  # a program knows no hooks, and does not copy its weights apart
+ONLY_AS_MODULES = {  # a program knows no hooks and no other sizes, and does not copy its weights apart
+    "bn_before_padded_conv_on_one_pixel": (1, ()),
     "hook_on_the_batch_norm": (1, ()),
     "hook_on_the_conv": (1, ()),
     "weights_that_share_memory": (0, (Reason.SHARED_WEIGHT,)),
@@ -162,3 +163,12 @@ def test_what_is_written_in_place_for_others_to_see_is_left_to_torch() -> None:
         after = functional(before)
     assert not any(writes(node) for node in after.graph.nodes)
     assert leaves(after, (torch.ones(2, 3),))[0].tolist() == [[3, 2, 2], [3, 2, 2]]
+
+
+def test_calls_of_modules_that_are_declared_are_followed_to_their_new_names() -> None:
+    module, inputs = prepared(CASES["conv_bn"])
+    before = export(module, inputs, preserve_module_call_signature=("0", "1"))
+    after = bnfold.fold(before).model
+    with quiet():
+        whole = torch.export.unflatten(after)
+    assert torch.allclose(whole(*inputs), module(*inputs), rtol=1e-12)
