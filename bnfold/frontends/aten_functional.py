@@ -43,8 +43,10 @@ def functional(program: ExportedProgram, *, own: bool = False) -> ExportedProgra
 
 def copied_program(program: ExportedProgram) -> ExportedProgram:
     """The same program with a graph of its own; the tensors are shared."""
-    module = copy.deepcopy(program.graph_module)
-    for before, after in zip(program.graph.nodes, module.graph.nodes, strict=True):
+    graph = copy.deepcopy(program.graph)
+    module = fx.GraphModule(program.graph_module, graph)
+    module.meta.update(program.graph_module.meta)
+    for before, after in zip(program.graph.nodes, graph.nodes, strict=True):
         after.name = before.name  # a copy renames what is named like a builtin, and the signature goes by name
     return program._update(
         module,

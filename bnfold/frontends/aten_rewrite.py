@@ -228,18 +228,14 @@ class _Rewriter:
         return ExportGraphSignature(specs, outputs)
 
     def _rename_values(self, program: ExportedProgram) -> None:
-        """What the calls of modules declare to take and return, where that has another name now."""
+        """What the calls of modules declare to take and return, where that has another name now or is gone."""
+        vanished = {stack[-1] for node in self.edits.gone if (stack := module_stack(node)) and stack[-1]}
         for entry in program.module_call_graph:
+            if entry.fqn in vanished:
+                entry.signature = None
             for given in (*entry.signature.inputs, *entry.signature.outputs) if entry.signature is not None else ():
-                if isinstance(given, TensorArgument):
-                    given.name = self._last_name(given.name)
-
-    def _last_name(self, name: str) -> str:
-        seen: set[str] = set()
-        while name in self._renamed and name not in seen:
-            seen.add(name)
-            name = self._renamed[name]
-        return name
+                while isinstance(given, TensorArgument) and given.name in self._renamed:
+                    given.name = self._renamed[given.name]
 
 
 def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
