@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bnfold.choices import Choices
 from bnfold.errors import UsageError
 from bnfold.plan import Plan
 from bnfold.quiet import quiet
@@ -23,7 +24,16 @@ class Folded:
     plan: Plan
 
 
-def fold(model: Any, example_inputs: Any = None, dynamic_shapes: Any = None, prefer: str = "module") -> Folded:
+def fold(
+    model: Any,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    prefer: str = "module",
+    *,
+    leftover: str = "keep",
+    norm_affine: bool = False,
+    duplicate: str = "auto",
+) -> Folded:
     """Remove every BatchNorm that can be removed by rewriting weights. The argument is not changed.
 
     Args:
@@ -33,6 +43,12 @@ def fold(model: Any, example_inputs: Any = None, dynamic_shapes: Any = None, pre
         dynamic_shapes: Sizes that may vary when a Module is followed, as `torch.export.export` takes them.
         prefer: For a Module: `"module"` returns an object of the same class wherever that removes as many BatchNorms,
             `"graph"` always what `torch.export.unflatten` makes of the folded program.
+        leftover: For ONNX: what a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single
+            Add where its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
+        norm_affine: For ONNX: whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization
+            and InstanceNormalization are folded into what reads them, too.
+        duplicate: For ONNX: whether operators that share a weight may get copies of it where that removes BatchNorms:
+            `"never"`, `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
 
     Returns:
         The new model, of the same kind, and the plan; `plan.notes` says where a Module became a graph, and why.
@@ -41,8 +57,14 @@ def fold(model: Any, example_inputs: Any = None, dynamic_shapes: Any = None, pre
         UsageError: For any other kind, a Module in training mode, or arguments that do not fit.
         UnsupportedError: For a Module that torch cannot export, or whose weights are not there.
     """
+    choices = Choices(leftover, norm_affine, duplicate)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):
+        if choices != Choices(duplicate=duplicate):
+            raise UsageError(
+                f"leftover={leftover!r} and norm_affine={norm_affine} are choices for ONNX, and a {kind} was given",
+                "Leave them out, or export the model to ONNX and fold that.",
+            )
         return _fold_torch(model, kind, example_inputs, dynamic_shapes, prefer)
     import onnx
     import onnx_ir as ir
@@ -50,11 +72,11 @@ def fold(model: Any, example_inputs: Any = None, dynamic_shapes: Any = None, pre
     from bnfold.frontends.onnx import fold_model, without_pauses
 
     if isinstance(model, ir.Model):
-        folded, plan = fold_model(model)
+        folded, plan = fold_model(model, choices)
         return Folded(folded, plan)
     if isinstance(model, onnx.ModelProto):
         with without_pauses():
-            folded, plan = fold_model(ir.serde.deserialize_model(model), copy=False)
+            folded, plan = fold_model(ir.serde.deserialize_model(model), choices, copy=False)
             return Folded(ir.serde.serialize_model(folded), plan)
     raise UsageError(
         "bnfold.fold takes a torch.nn.Module, a torch.export.ExportedProgram, an onnx.ModelProto or an onnx_ir.Model, "

@@ -232,3 +232,8 @@ def test_other_arguments_are_refused() -> None:
     assert refusal(bnfold.UsageError, small(), X, prefer="modul").startswith("error[USAGE]: prefer is 'modul'")
     assert "bnfold.fold cannot take a torch.Tensor" in refusal(bnfold.UsageError, X)
     assert "not a builtins.str" in refusal(bnfold.UsageError, "model.pt")
+
+
+def test_choices_for_onnx_are_refused_for_modules() -> None:
+    words = refusal(bnfold.UsageError, small(), X, leftover="affine")
+    assert words.startswith("error[USAGE]: leftover='affine' and norm_affine=False are choices for ONNX")

@@ -9,6 +9,7 @@ What the solver and the laws do is the same as for ONNX; so are, for one network
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import fx
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import UnsupportedError
 from bnfold.frontends.aten_context import FLOATS, Context, constant_tensors
-from bnfold.frontends.aten_edits import Edits, find_edits
+from bnfold.frontends.aten_edits import Edits, find_edits, find_misfits
 from bnfold.frontends.aten_functional import functional
 from bnfold.frontends.aten_nodes import BATCH_NORMS, element, fake, module_stack, opname, results
 from bnfold.frontends.aten_readers import READERS
@@ -150,7 +151,7 @@ def read_program(
 def plan_program(reading: Reading) -> Planned:
     """Decide what becomes of every BatchNorm of a program, and what that means for its nodes."""
     context = reading.context
-    folding = make_plan(reading.graph, context.kept, reading.order)
+    folding = make_plan(reading.graph, context.kept, reading.order, find=partial(find_misfits, context))
     edits = find_edits(reading.graph, folding, context, reading.constant_norms)
     gone = tuple(
         Site(context.label(norm), "BatchNormalization", "folded", _constant_readers(norm, context))

@@ -24,11 +24,23 @@ from bnfold.frontends.aten_linear import (
     stored_bias,
     weight_position,
 )
-from bnfold.frontends.aten_nodes import BATCH_NORMS, Place, arguments, opname, places_of, position
+from bnfold.frontends.aten_nodes import (
+    BATCH_NORMS,
+    Place,
+    arguments,
+    fake,
+    opname,
+    places_of,
+    position,
+    sole_result,
+)
 from bnfold.frontends.aten_recurrent import RECURRENT, input_weights
 from bnfold.frontends.rewrite import dense
 from bnfold.graph import Graph, Linear, Op
 from bnfold.plan import Folding
+from bnfold.reach import Misfits, is_tame
+from bnfold.solver import Solution
+from bnfold.system import System
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,34 @@ class Edits:
     added: dict[fx.Node, Array] = field(default_factory=dict)
 
 
+def find_misfits(context: Context, graph: Graph, system: System, solution: Solution) -> Misfits:
+    """The views whose new numbers would not be finite as they are stored.
+
+    Args:
+        context: What the readers knew.
+        graph: The program as the solver saw it.
+        system: The cells behind every operator's channels.
+        solution: The unit of every cell.
+    """
+    halves = any(value.dtype.itemsize < 4 for n in context.graph.nodes if (value := fake(n)) is not None)
+    if not halves and is_tame(solution):
+        return Misfits()
+    finder = _Finder(graph, system, solution, context).find()
+    too_large = [node for (node, _), array in finder.operands.items() if not _fits(array, node)]
+    too_large += [node for node, array in finder.added.items() if not _fits(array, node)]
+    for node, pair in finder.replaced.items():
+        too_large += [node for array in pair if array is not None and not _fits(array, node)]
+    return Misfits(tuple(dict.fromkeys(context.label(node) for node in too_large)))
+
+
+def _fits(array: NDArray[Any], node: fx.Node) -> bool:
+    y = sole_result(node)
+    value = None if y is None else fake(y)
+    if value is None or array.dtype != np.float64 or not value.is_floating_point():
+        return bool(np.isfinite(array.astype(np.float64)).all())
+    return bool(np.isfinite(array).all() and np.abs(array).max(initial=0.0) <= torch.finfo(value.dtype).max)
+
+
 def find_edits(graph: Graph, folding: Folding, context: Context, constant_norms: Sequence[fx.Node]) -> Edits:
     """What a plan means for each node of a program.
 
@@ -57,11 +97,7 @@ def find_edits(graph: Graph, folding: Folding, context: Context, constant_norms:
         context: What the readers knew.
         constant_norms: BatchNorms of constants; what becomes of them is stored in their place.
     """
-    finder = _Finder(graph, folding, context)
-    for node in context.graph.nodes:
-        handler = HANDLERS.get(opname(node))
-        if handler is not None and not context.is_const(node):
-            handler(finder, node, context.label(node))
+    finder = _Finder(graph, folding.system, folding.solution, context).find()
     gone = tuple(node for node in context.graph.nodes if context.label(node) in folding.solution.removed)
     finder.store(constant_norms)
     return Edits(gone, finder.operands, finder.replaced, finder.added)
@@ -102,14 +138,22 @@ def nearly_equal(a: NDArray[Any], b: NDArray[Any], dtype: torch.dtype) -> bool:
 class _Finder:
     """Walks over the nodes of a program and notes what changes."""
 
-    def __init__(self, graph: Graph, folding: Folding, context: Context) -> None:
-        self.system, self.solution = folding.system, folding.solution
+    def __init__(self, graph: Graph, system: System, solution: Solution, context: Context) -> None:
+        self.system, self.solution = system, solution
         self.context = context
         self.ops: Mapping[str, Op] = {op.name: op for op in graph.ops}
-        self.candidates = {c.op.name: c for c in folding.system.candidates}
+        self.candidates = {c.op.name: c for c in system.candidates}
         self.operands: dict[tuple[fx.Node, Place], NDArray[Any]] = {}
         self.replaced: dict[fx.Node, tuple[Array | None, Array | None]] = {}
         self.added: dict[fx.Node, Array] = {}
+
+    def find(self) -> _Finder:
+        """Ask every operator whose numbers may change."""
+        for node in self.context.graph.nodes:
+            handler = HANDLERS.get(opname(node))
+            if handler is not None and not self.context.is_const(node):
+                handler(self, node, self.context.label(node))
+        return self
 
     def units(self, name: str) -> tuple[Unit, Unit] | None:
         """The units on both sides of an operator; None where both are as they were."""
