@@ -755,7 +755,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a budget that is not kept",
         "bnfold/sharing.py",
-        "total_growth(best, allowance) > allowance.budget",
+        "total_growth(best, allowance) > budget",
         "False",
         SHARING,
     ),
