@@ -88,8 +88,8 @@ def fold(
 def _fold_torch(model: Any, kind: str, example_inputs: Any, dynamic_shapes: Any, prefer: str) -> Folded:
     import torch
 
-    from bnfold.frontends.aten import fold_program
-    from bnfold.frontends.modules import fold_module
+    from bnfold.frontends.aten.program import fold_program
+    from bnfold.frontends.modules.fold import fold_module
 
     with quiet():
         if isinstance(model, torch.export.ExportedProgram):

@@ -16,8 +16,8 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 import bnfold
-from bnfold.frontends.aten_functional import functional, writes
-from bnfold.frontends.aten_nodes import BATCH_NORMS, opname
+from bnfold.frontends.aten.functional import functional, writes
+from bnfold.frontends.aten.nodes import BATCH_NORMS, opname
 from bnfold.plan import Plan
 from bnfold.quiet import quiet
 from bnfold.reasons import Reason

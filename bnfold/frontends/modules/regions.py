@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import fx, nn
 
-from bnfold.frontends.aten_context import Context
-from bnfold.frontends.aten_nodes import arguments, element, fake, module_stack, opname, results
-from bnfold.frontends.aten_readers import READERS
-from bnfold.frontends.aten_structure import read_nothing
-from bnfold.frontends.module_probes import returns_tensor
+from bnfold.frontends.aten.context import Context
+from bnfold.frontends.aten.nodes import arguments, element, fake, module_stack, opname, results
+from bnfold.frontends.aten.readers import READERS
+from bnfold.frontends.aten.structure import read_nothing
+from bnfold.frontends.modules.probes import returns_tensor
 
 ACTIVATIONS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "elu": lambda a: nn.ELU(a["alpha"]),

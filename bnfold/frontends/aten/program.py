@@ -16,12 +16,12 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from bnfold.errors import UnsupportedError
-from bnfold.frontends.aten_context import FLOATS, Context, constant_tensors
-from bnfold.frontends.aten_edits import Edits, find_edits, find_misfits
-from bnfold.frontends.aten_functional import functional
-from bnfold.frontends.aten_nodes import BATCH_NORMS, element, fake, module_stack, opname, results
-from bnfold.frontends.aten_readers import READERS
-from bnfold.frontends.aten_rewrite import rewrite_program
+from bnfold.frontends.aten.context import FLOATS, Context, constant_tensors
+from bnfold.frontends.aten.edits import Edits, find_edits, find_misfits
+from bnfold.frontends.aten.functional import functional
+from bnfold.frontends.aten.nodes import BATCH_NORMS, element, fake, module_stack, opname, results
+from bnfold.frontends.aten.readers import READERS
+from bnfold.frontends.aten.rewrite import rewrite_program
 from bnfold.graph import Graph, Op, Rigid, Value
 from bnfold.plan import Folding, Plan, Site, make_plan
 from bnfold.reasons import Reason

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from bnfold.frontends.aten_context import Context
-from bnfold.frontends.aten_nodes import arguments, results
+from bnfold.frontends.aten.context import Context
+from bnfold.frontends.aten.nodes import arguments, results
 from bnfold.graph import Op, Recurrent, Rigid
 from bnfold.reasons import Reason
 

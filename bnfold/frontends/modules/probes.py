@@ -10,7 +10,7 @@ import math
 import torch
 from torch import fx, nn
 
-from bnfold.frontends.aten_nodes import BATCH_NORMS, fake, opname
+from bnfold.frontends.aten.nodes import BATCH_NORMS, fake, opname
 
 LARGEST_TRIAL = 1 << 26  # elements
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase)

@@ -19,11 +19,11 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from bnfold.errors import UnsupportedError, UsageError
-from bnfold.frontends.aten import Planned, plan_program, read_program
-from bnfold.frontends.aten_rewrite import rewrite_program
-from bnfold.frontends.module_map import Changes, map_changes, store
-from bnfold.frontends.module_prepare import bake, copied, observed, refuse, unwrapped
-from bnfold.frontends.module_regions import become
+from bnfold.frontends.aten.program import Planned, plan_program, read_program
+from bnfold.frontends.aten.rewrite import rewrite_program
+from bnfold.frontends.modules.map import Changes, map_changes, store
+from bnfold.frontends.modules.prepare import bake, copied, observed, refuse, unwrapped
+from bnfold.frontends.modules.regions import become
 from bnfold.plan import Plan
 from bnfold.wording import printable
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import fx
 
 from bnfold.affine import Array, Kernel
-from bnfold.frontends.aten_context import Context
-from bnfold.frontends.aten_nodes import arguments, opname, position
+from bnfold.frontends.aten.context import Context
+from bnfold.frontends.aten.nodes import arguments, opname, position
 from bnfold.graph import Linear, Mix, Op
 from bnfold.reasons import Reason
 from bnfold.window import Window

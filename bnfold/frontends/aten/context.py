@@ -17,7 +17,7 @@ from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from bnfold.affine import Array, round_once
-from bnfold.frontends.aten_nodes import (
+from bnfold.frontends.aten.nodes import (
     BATCH_NORMS,
     NAMED_AFTER_MODULES,
     arguments,

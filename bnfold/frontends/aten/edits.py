@@ -1,7 +1,7 @@
 """A plan as edits to the nodes of a program: which constants get which numbers, and which nodes go.
 
 What an operator becomes follows from the units on its two sides alone (`affine.rewrite`). Nothing is changed here: the
-edits are carried out on a program by `aten_rewrite`, on a module by `modules`.
+edits are carried out on a program by `rewrite`, on a module by `modules`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import fx
 
 from bnfold.affine import Array, Unit, rewrite
 from bnfold.economy import between_units
-from bnfold.frontends.aten_context import Context
-from bnfold.frontends.aten_linear import (
+from bnfold.frontends.aten.context import Context
+from bnfold.frontends.aten.linear import (
     CONVOLUTIONS,
     bias_position,
     stored_bias,
     weight_position,
 )
-from bnfold.frontends.aten_nodes import (
+from bnfold.frontends.aten.nodes import (
     BATCH_NORMS,
     Place,
     arguments,
@@ -34,7 +34,7 @@ from bnfold.frontends.aten_nodes import (
     position,
     sole_result,
 )
-from bnfold.frontends.aten_recurrent import RECURRENT, input_weights
+from bnfold.frontends.aten.recurrent import RECURRENT, input_weights
 from bnfold.frontends.rewrite import dense
 from bnfold.graph import Graph, Linear, Op
 from bnfold.plan import Folding

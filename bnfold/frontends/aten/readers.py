@@ -12,17 +12,17 @@ import numpy as np
 from torch import fx
 
 from bnfold.affine import Array, batch_norm_affine
-from bnfold.frontends.aten_context import FLOATS, Context, wide
-from bnfold.frontends.aten_linear import (
+from bnfold.frontends.aten.context import FLOATS, Context, wide
+from bnfold.frontends.aten.linear import (
     CONVOLUTIONS,
     read_addmm,
     read_convolution,
     read_linear,
     read_matrix_product,
 )
-from bnfold.frontends.aten_nodes import BATCH_NORMS, arguments, fake, opname, overload, sole_result
-from bnfold.frontends.aten_recurrent import RECURRENT, read_recurrent
-from bnfold.frontends.aten_structure import (
+from bnfold.frontends.aten.nodes import BATCH_NORMS, arguments, fake, opname, overload, sole_result
+from bnfold.frontends.aten.recurrent import RECURRENT, read_recurrent
+from bnfold.frontends.aten.structure import (
     read_cat,
     read_channel_shuffle,
     read_embedding,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import fx
 
-from bnfold.frontends.aten_context import Context
-from bnfold.frontends.aten_nodes import arguments, element, fake, opname, results
+from bnfold.frontends.aten.context import Context
+from bnfold.frontends.aten.nodes import arguments, element, fake, opname, results
 from bnfold.graph import Concat, Expand, Op, Reshape, Rigid, Spatial, Table, Take, Transpose, Value, ZeroPad
 from bnfold.reasons import Reason
 

@@ -23,9 +23,9 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from bnfold.frontends.aten_context import CONSTANT_KINDS, Context
-from bnfold.frontends.aten_edits import Edits, renewable
-from bnfold.frontends.aten_nodes import (
+from bnfold.frontends.aten.context import CONSTANT_KINDS, Context
+from bnfold.frontends.aten.edits import Edits, renewable
+from bnfold.frontends.aten.nodes import (
     BATCH_NORMS,
     argument,
     argument_name,

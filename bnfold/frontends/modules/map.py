@@ -1,7 +1,7 @@
 """From edits to the nodes of a program to changes of the modules it was made from.
 
 A parameter keeps its name and gets new numbers; a bias that was absent becomes a parameter of the module that makes the
-operator; a module whose operators vanish becomes what is left of it (`module_regions`). What cannot be said of a module
+operator; a module whose operators vanish becomes what is left of it (`regions`). What cannot be said of a module
 (an operator that `forward` calls itself, a number in its source, a weight that is computed) is a problem, by node.
 """
 
@@ -18,10 +18,9 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from bnfold.frontends.aten import Planned
-from bnfold.frontends.aten_edits import nearly_equal, renewable
-from bnfold.frontends.aten_functional import may_alias, wrote
-from bnfold.frontends.aten_nodes import (
+from bnfold.frontends.aten.edits import nearly_equal, renewable
+from bnfold.frontends.aten.functional import may_alias, wrote
+from bnfold.frontends.aten.nodes import (
     Place,
     argument,
     argument_name,
@@ -32,8 +31,9 @@ from bnfold.frontends.aten_nodes import (
     results,
     to_tensor,
 )
-from bnfold.frontends.module_probes import adds_bias
-from bnfold.frontends.module_regions import Rest, calls_of_modules, rest_of
+from bnfold.frontends.aten.program import Planned
+from bnfold.frontends.modules.probes import adds_bias
+from bnfold.frontends.modules.regions import Rest, calls_of_modules, rest_of
 
 
 @dataclass
