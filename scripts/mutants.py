@@ -472,7 +472,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bnfold/frontends/linear.py",
         "if len(uses) != 1 or y.is_graph_output():",
         "if len(uses) != 1:",
-        PROPERTY,
+        ("tests/frontends/test_onnx_linear.py",),
     ),
     Mutant(
         "Div's inverse forgotten",

@@ -391,3 +391,11 @@ def test_weight_read_as_a_bias_elsewhere() -> None:
     b = c.draw(4)
     y = c.bn(c.op("Conv", c.input("N", 3, 6), c.draw(4, 3, 1), b), 4)
     check(c.model(y, c.op("Relu", c.op("Add", c.input("N", 4, name="z"), b))))
+
+
+def test_a_product_that_is_handed_out_does_not_take_the_bias_behind_it() -> None:
+    """The MatMul's own result is an output as well: its weight must stay, whatever the Add behind it could become."""
+    c = Case()
+    y = c.op("MatMul", c.input("N", 4), c.draw(4, 3))
+    z = c.op("Add", y, c.draw(3))
+    check(c.model(c.op("Sigmoid", c.bn(z, 3)), y))
