@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bnfold.affine import Kernel
 
 Mask = NDArray[np.bool_]
 
@@ -87,6 +90,26 @@ class Window:
         source = np.arange(max(count, 0))[:, None] * self.strides[i] - self.pads_begin[i] + taps
         inside: Mask = (source >= 0) & (source < size)
         return inside
+
+
+def convolution_kernel(weight: NDArray[Any], groups: int, window: Window, transposed: bool) -> Kernel:
+    """The weights of a convolution as ONNX and PyTorch both store them.
+
+    Args:
+        weight: `[out, in/groups, *taps]`, or `[in, out/groups, *taps]` when transposed.
+        groups: Number of groups.
+        window: How it slides.
+        transposed: Whether it is a transposed convolution.
+    """
+    return Kernel(
+        lambda: weight,
+        weight.shape,
+        out_axis=1 if transposed else 0,
+        in_axis=0 if transposed else 1,
+        groups=groups,
+        groups_on_input=transposed,
+        reference=None if window.uniform else tuple(p[0] for p in window.patterns()),
+    )
 
 
 @lru_cache(maxsize=4096)

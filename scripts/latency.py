@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pages import BENCHMARKS, DOCS, machine, paragraph, write_json, write_section
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from workers import run, serve
-from zoo_models import Entry, add_selection, build, export, import_shim, selection
+from zoo_models import Entry, add_selection, build, export, import_shim, selection, watched
 
 DATA = DOCS / "latency.json"
 PACKAGES = ("torch", "onnxruntime", "timm", "torchvision")
@@ -108,26 +106,21 @@ def main() -> int:
     entries = selection(parser, arguments)
     known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
     models: dict[str, Any] = known["models"]
-    columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=len(entries))
-        for entry in entries:
-            progress.update(bar, description=entry.name)
-            if arguments.again or "error" in models.get(entry.key, {"error": ""}):
-                task = {
-                    "source": entry.source,
-                    "name": entry.name,
-                    "input": entry.input,
-                    "seed": arguments.seed,
-                    "min_time": arguments.min_time,
-                    "rtol": arguments.rtol,
-                    "shim": arguments.shim,
-                }
-                models[entry.key] = run(Path(__file__), task)
-                known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
-                write_json(DATA, known)
-                write_section(BENCHMARKS, "latency", section(known))
-            progress.advance(bar)
+    for entry in watched(entries):
+        if arguments.again or "error" in models.get(entry.key, {"error": ""}):
+            task = {
+                "source": entry.source,
+                "name": entry.name,
+                "input": entry.input,
+                "seed": arguments.seed,
+                "min_time": arguments.min_time,
+                "rtol": arguments.rtol,
+                "shim": arguments.shim,
+            }
+            models[entry.key] = run(Path(__file__), task)
+            known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
+            write_json(DATA, known)
+            write_section(BENCHMARKS, "latency", section(known))
     missed = shortfalls(models)
     for line in missed:
         print(line, file=sys.stderr)

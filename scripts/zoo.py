@@ -22,10 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from pages import DOCS, machine, write_json
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from workers import run
-from zoo_models import Entry, add_selection, selection
+from zoo_models import Entry, add_selection, selection, watched
 from zoo_page import TOOLS, page, shortfalls
 
 DATA, PAGE = DOCS / "zoo.json", DOCS / "zoo.md"
@@ -89,17 +87,12 @@ def main() -> int:
     entries = selection(parser, arguments)
     known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
     models: dict[str, Any] = known["models"]
-    columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=len(entries))
-        for entry in entries:
-            progress.update(bar, description=entry.name)
-            old = models.get(entry.key, {"error": ""})
-            if arguments.again or not complete(old, tools, not arguments.no_timing):
-                models[entry.key] = merged(old, measure(entry, tools, arguments))
-                known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
-                write(known)
-            progress.advance(bar)
+    for entry in watched(entries):
+        old = models.get(entry.key, {"error": ""})
+        if arguments.again or not complete(old, tools, not arguments.no_timing):
+            models[entry.key] = merged(old, measure(entry, tools, arguments))
+            known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
+            write(known)
     if models:
         write(known)
     missed = shortfalls(models)

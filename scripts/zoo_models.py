@@ -11,12 +11,14 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bnfold.quiet import quiet
 
@@ -141,3 +143,14 @@ def export(module: torch.nn.Module, example: torch.Tensor, *, optimize: bool) ->
     """The network as an ONNX program; without `optimize`, nothing is folded."""
     with quiet():
         return torch.onnx.export(module, (example,), dynamo=True, optimize=optimize, verbose=False)
+
+
+def watched(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """The networks one by one, with a progress bar on stderr."""
+    columns = (TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=len(entries))
+        for entry in entries:
+            progress.update(bar, description=entry.name)
+            yield entry
+            progress.advance(bar)

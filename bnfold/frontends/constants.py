@@ -21,15 +21,7 @@ from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, bodies, graphs_within
 from bnfold.frontends.evaluate import IMPURE, MOVING, evaluated, normalised, static_shape, stored
 from bnfold.frontends.targets import settled_target, take_sizes
 
-ROUNDING = (
-    "Cast",
-    "CastLike",
-    "Constant",
-    "ConstantOfShape",
-    "EyeLike",
-    "Shape",
-    "Size",
-)  # the result's type is its own
+ROUNDING = {"Cast", "CastLike", "Constant", "ConstantOfShape", "EyeLike", "Shape", "Size"}  # they name their type
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 
 

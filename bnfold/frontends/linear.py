@@ -13,7 +13,7 @@ from bnfold.affine import Array, Kernel
 from bnfold.frontends.context import Context, attr, ints
 from bnfold.graph import Linear, Op, Recurrent, Rigid
 from bnfold.reasons import Reason
-from bnfold.window import Window
+from bnfold.window import Window, convolution_kernel
 
 
 def read_conv(node: ir.Node, ctx: Context) -> list[Op]:
@@ -39,15 +39,7 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
     if isinstance(channels, int) and channels != weight.shape[0 if transposed else 1] * (1 if transposed else groups):
         return ctx.rigid(node, Reason.BOUNDARY)  # the model is broken, and stays as it is
     window = window_of(node, ctx.shape(x) or (), weight.shape[2:], transposed)
-    kernel = Kernel(
-        lambda: weight,
-        weight.shape,
-        out_axis=1 if transposed else 0,
-        in_axis=0 if transposed else 1,
-        groups=groups,
-        groups_on_input=transposed,
-        reference=None if window.uniform else tuple(p[0] for p in window.patterns()),
-    )
+    kernel = convolution_kernel(weight, groups, window, transposed)
     return [
         Linear(
             ctx.label(node),

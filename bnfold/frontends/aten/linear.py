@@ -14,7 +14,7 @@ from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.nodes import arguments, opname, position
 from bnfold.graph import Linear, Mix, Op
 from bnfold.reasons import Reason
-from bnfold.window import Window
+from bnfold.window import Window, convolution_kernel
 
 CONVOLUTIONS = {
     "conv1d": 1,
@@ -40,15 +40,7 @@ def read_convolution(node: fx.Node, ctx: Context) -> list[Op]:
     axis = ctx.rank(x) - n - 1
     sizes = (None,) * n if ctx.any_size else ctx.shape(x)[axis + 1 :]
     window = _window(named, sizes, weight.shape[2:], transposed)
-    kernel = Kernel(
-        lambda: weight,
-        weight.shape,
-        out_axis=1 if transposed else 0,
-        in_axis=0 if transposed else 1,
-        groups=groups,
-        groups_on_input=transposed,
-        reference=None if window.uniform else tuple(p[0] for p in window.patterns()),
-    )
+    kernel = convolution_kernel(weight, groups, window, transposed)
     return [_linear(node, ctx, x, stored, axis, kernel, bias is not None, window)]
 
 
