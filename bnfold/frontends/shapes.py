@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.frontends.context import FLOATS, bodies, nodes_within
+from bnfold.frontends.forward import plain_result
 
 SCALES = 16  # elements up to which floats may: the scales of a Resize
 FEW = 4  # up to one operator in so many is inferred alone
@@ -15,18 +16,32 @@ DECIDING = 1024  # elements up to which a constant may decide a shape; larger on
 
 
 def complete_shapes(model: ir.Model) -> bool:
-    """Infer missing shapes and types in place with ONNX's own rules, without touching large weights.
+    """Infer missing shapes and types in place, without touching large weights.
+
+    What is plain to see comes first; the rest follows from ONNX's own rules.
 
     Returns:
         Whether something is known now that was not.
     """
     nodes = list(nodes_within(model.graph))
-    missing = unknown = [node for node in nodes if any(map(_incomplete, node.outputs))]
+    unknown = [node for node in nodes if any(map(_incomplete, node.outputs))]
+    missing = [node for node in unknown if not _see(node)]
     if len(missing) * FEW < len(nodes):
         missing = [node for node in missing if not _infer_alone(node, model)]
     if missing:
         _infer_together(model)
     return any(not any(map(_incomplete, node.outputs)) for node in unknown)
+
+
+def _see(node: ir.Node) -> bool:
+    """Give the result of an operator the type and shape that are plain to see; whether there are any."""
+    found = plain_result(node)
+    if found is None:
+        return False
+    [value] = node.outputs
+    value.type = found[0] if value.type is None else value.type
+    value.shape = found[1] if value.shape is None else value.shape
+    return True
 
 
 def _infer_alone(node: ir.Node, model: ir.Model) -> bool:
@@ -45,7 +60,7 @@ def _infer_alone(node: ir.Node, model: ir.Model) -> bool:
         schema = onnx.defs.get_schema(node.op_type, version, node.domain)
         proto = ir.serde.serialize_node(node)
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data)
-    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, ValueError):
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, onnx.defs.SchemaError, ValueError):
         return False
     _take_types(node, found)
     return not any(map(_incomplete, node.outputs))
