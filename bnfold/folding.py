@@ -69,15 +69,18 @@ def fold(
     import onnx
     import onnx_ir as ir
 
+    from bnfold.frontends.from_proto import read_proto
     from bnfold.frontends.onnx import fold_model, without_pauses
+    from bnfold.frontends.to_proto import write_proto
 
     if isinstance(model, ir.Model):
         folded, plan = fold_model(model, choices)
         return Folded(folded, plan)
     if isinstance(model, onnx.ModelProto):
         with without_pauses():
-            folded, plan = fold_model(ir.serde.deserialize_model(model), choices, copy=False)
-            return Folded(ir.serde.serialize_model(folded), plan)
+            read, origin = read_proto(model)
+            folded, plan = fold_model(read, choices, copy=False)
+            return Folded(write_proto(folded, origin), plan)
     raise UsageError(
         "bnfold.fold takes a torch.nn.Module, a torch.export.ExportedProgram, an onnx.ModelProto or an onnx_ir.Model, "
         f"not a {kind}",
