@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +73,7 @@ def batch_norm_affine(
     return Affine(np.where(dead, 0.0, scale), np.where(dead, beta, shift))
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """The unit of a tensor, seen from its readers and from its writers.
 
     Attributes:
@@ -138,7 +137,8 @@ class Kernel:
 
     def grouped(self, array: NDArray[Any]) -> NDArray[Any]:
         """`array` (of the stored shape) seen as `[groups, out/groups, in/groups, *taps]`, without a copy."""
-        moved = np.moveaxis(array, (self.out_axis, self.in_axis), (0, 1))
+        in_order = (self.out_axis, self.in_axis) == (0, 1)
+        moved = array if in_order else np.moveaxis(array, (self.out_axis, self.in_axis), (0, 1))
         out, inner, taps = moved.shape[0], moved.shape[1], moved.shape[2:]
         if self.groups_on_input:
             moved = moved.reshape(out, self.groups, inner // self.groups, *taps).swapaxes(0, 1)

@@ -133,6 +133,9 @@ class Search:
             else:
                 operands.append((value, factor))
         self._gone.update(adds)
+        sources = [self.sources(value) for value, _ in operands]
+        if len(set().union(*sources)) == sum(map(len, sources)):  # no two operands come from one tensor
+            return None
         merges = []
         forms = [self._signed(self.forms(value), factor) for value, factor in operands]
         while (chosen := self._best(forms)) is not None:
@@ -149,11 +152,23 @@ class Search:
             forms = [form for i, form in enumerate(forms) if i not in members]
         return MergedSum(root.y, tuple(adds), tuple(merges), tuple(operands)) if merges else None
 
+    def sources(self, value: Value, left: int = LONGEST) -> set[Value]:
+        """The tensors that `forms` may find; no branch is looked at, which is what takes long."""
+        op = self._absorbed(value, left)
+        if op is None:
+            return {value}
+        operands = (op.a, op.b) if isinstance(op, Add) else (op.x,)  # type: ignore[attr-defined]
+        return {value, *set.intersection(*(self.sources(self.same(v), left - 1) for v in operands))}
+
+    def _absorbed(self, value: Value, left: int) -> Op | None:
+        """The operator behind a value, where it can become part of a branch."""
+        return None if value in self.held or not left else self.makers.get(value)
+
     def forms(self, value: Value, left: int = LONGEST) -> Forms:
         """The tensors that a value is a sum of branches of, itself first, as far back as nothing else reads them."""
         found: Forms = {value: (Branch(),)}
-        op = self.makers.get(value)
-        if op is None or value in self.held or not left:
+        op = self._absorbed(value, left)
+        if op is None:
             return found
         if isinstance(op, Add):
             first, second = (self.forms(self.same(v), left - 1) for v in (op.a, op.b))

@@ -8,8 +8,8 @@ without shift", an average is "the same cells", and only Linear, Affine, Add and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache, reduce, singledispatchmethod
+from collections.abc import Callable, Sequence
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -143,12 +143,10 @@ class Laws:
             return [t.cells for t in tensors], tuple((Factor(size),) for size in shape)
         return [spread(t, axes) for t in tensors], axes
 
-    @singledispatchmethod
     def apply(self, op: Op) -> None:
         """Write down what one operator says."""
-        raise TypeError(f"no law for {type(op).__name__}")
+        LAWS[type(op)](self, op)
 
-    @apply.register
     def linear(self, op: Linear) -> None:
         """Input and output units are free, unless zeros that pad the input, or a stride, tell a shift from nothing."""
         x = self.tensor(op.x)
@@ -160,8 +158,8 @@ class Laws:
         cells, pairs = along(x, op.x_axis, op.kernel.in_channels)
         self.tie(pairs)
         blocked = ~shift_passes(op)
-        if blocked.any():
-            self.system.pinned.append((cells[blocked], Reason.ZERO_PAD))
+        if blocked.any():  # usually all of them, which the blocks know at sight
+            self.system.pinned.append((cells if blocked.all() else cells[blocked], Reason.ZERO_PAD))
         out = self.system.new((op.kernel.out_channels,))
         self.system.read.append(cells)
         self.system.made.append(out)
@@ -183,7 +181,6 @@ class Laws:
             and not op.has_bias
         )
 
-    @apply.register
     def recurrent(self, op: Recurrent) -> None:
         """The input unit is free: it goes into the input weight and its bias. The result is rigid."""
         cells, pairs = along(self.tensor(op.x), op.x_axis, op.features)
@@ -197,7 +194,6 @@ class Laws:
         for y in op.ys:
             self.ground(y, Reason.NONLINEAR)
 
-    @apply.register
     def affine(self, op: Affine) -> None:
         """Both units are free while it stays; it vanishes if its result's unit is `(s·S_x, s·T_x + t)`."""
         x, shape = self.tensor(op.x), self.shape(op.y)
@@ -255,7 +251,6 @@ class Laws:
             return
         self.spatial(Spatial(op.name, op.x, op.y, axes=(), unit_sum=False))
 
-    @apply.register
     def offset(self, op: Offset) -> None:
         """Scales are equal; the constant takes up any shift.
 
@@ -279,7 +274,6 @@ class Laws:
         self.system.axes[op.name] = axes
         self.tensors[op.y] = tidy(out, axes)
 
-    @apply.register
     def table(self, op: Table) -> None:
         """The unit is free: the constant is rewritten."""
         out = self.system.new((op.channels,))
@@ -287,7 +281,6 @@ class Laws:
         self.system.views[op.name] = (np.zeros(0, dtype=np.int64), out)
         self.tensors[op.y] = channels_on(out, self.shape(op.y), op.y_axis)
 
-    @apply.register
     def homogeneous(self, op: Homogeneous) -> None:
         """A positive scale passes, a shift does not, unless it is all there is: `max(0·x + t, 0) = 0·x + t`, t > 0."""
         cells = self.tensor(op.x).flat
@@ -298,7 +291,6 @@ class Laws:
         self.system.pinned.append((cells, Reason.NONLINEAR))
         self.tensors[op.y] = self.tensor(op.x)
 
-    @apply.register
     def select(self, op: Select) -> None:
         """All operands have one unit; its scale is positive where their order matters."""
         aligned, axes = self.align(op.xs, op.y)
@@ -311,7 +303,6 @@ class Laws:
         self.tensors[op.y] = tidy(first, axes)
         self._note_constants(op.name, op.constants, self.tensors[op.y])
 
-    @apply.register
     def spatial(self, op: Spatial) -> None:
         """Channels pass one by one; a shift where the weights of the positions sum to 1."""
         x = self.tensor(op.x)
@@ -335,7 +326,6 @@ class Laws:
         )
         self.tensors[op.y] = tidy(x.cells, factors)
 
-    @apply.register
     def add(self, op: Add) -> None:
         """All three have one scale; the shifts add up."""
         (a, b), axes = self.align([op.a, op.b], op.y)
@@ -354,7 +344,6 @@ class Laws:
         self.system.sums.add(op.name)
         self.tensors[op.y] = tidy(out, axes)
 
-    @apply.register
     def gate(self, op: Gate) -> None:
         """The gate is rigid; the feature's scale passes, a shift does not."""
         if op.a == op.b:
@@ -377,7 +366,6 @@ class Laws:
         mine_size, theirs_size = _elements(self.shape(value)), _elements(self.shape(other))
         return mine_size <= theirs_size
 
-    @apply.register
     def mix(self, op: Mix) -> None:
         """Positions of the feature are mixed by a computed matrix, which is rigid."""
         a, b, shape = self.tensor(op.a), self.tensor(op.b), self.shape(op.y)
@@ -400,14 +388,12 @@ class Laws:
         axes = _with_axis((*padding, *tensor.axes), axis, shape[axis])
         self.tensors[op.y] = tidy(tensor.cells, axes)
 
-    @apply.register
     def reshape(self, op: Reshape) -> None:
         """Channels are carried as far as they can be followed."""
         x = self.tensor(op.x)
         tensor = reshape(x, self.shape(op.y)) if x.has_channels else uniform(int(x.cells), self.shape(op.y))
         self.carry(op, op.x, op.y, tensor)
 
-    @apply.register
     def transpose(self, op: Transpose) -> None:
         """Channels move with their axes."""
         x = self.tensor(op.x)
@@ -416,13 +402,11 @@ class Laws:
             return
         self.tensors[op.y] = transpose(x, op.perm)
 
-    @apply.register
     def expand(self, op: Expand) -> None:
         """Every copy has the unit of the original."""
         [cells], axes = self.align([op.x], op.y)
         self.tensors[op.y] = tidy(cells, axes)
 
-    @apply.register
     def concat(self, op: Concat) -> None:
         """Along channels, side by side; along positions, all parts have one unit."""
         tensors = [None if x is None else self.tensor(x) for x in op.xs]
@@ -499,7 +483,6 @@ class Laws:
             self.system.views[name] = (np.zeros(0, dtype=np.int64), tensor.flat)
             self.system.axes[name] = tensor.axes
 
-    @apply.register
     def take(self, op: Take) -> None:
         """The chosen channels keep their units; positions are all alike."""
         x, shape = self.tensor(op.x), self.shape(op.y)
@@ -529,7 +512,6 @@ class Laws:
         chosen[op.axis : op.axis + 1] = [(Factor(n, True),) for n in op.index.shape]
         self.tensors[op.y] = tidy(cells, chosen)
 
-    @apply.register
     def zero_pad(self, op: ZeroPad) -> None:
         """Zeros added to positions let no shift pass; zeros added as channels are constants without one."""
         x = self.tensor(op.x)
@@ -559,12 +541,33 @@ class Laws:
         self.system.pinned.append((ravel(zeros), Reason.ZERO_PAD))
         return zeros
 
-    @apply.register
     def rigid(self, op: Rigid) -> None:
         """Everything keeps its unit."""
         self.hold(*op.xs, reason=op.reason)
         for y in op.ys:
             self.ground(y, op.reason)
+
+
+LAWS: dict[type[Op], Callable[[Laws, Any], None]] = {
+    Add: Laws.add,
+    Affine: Laws.affine,
+    Concat: Laws.concat,
+    Expand: Laws.expand,
+    Gate: Laws.gate,
+    Homogeneous: Laws.homogeneous,
+    Linear: Laws.linear,
+    Mix: Laws.mix,
+    Offset: Laws.offset,
+    Recurrent: Laws.recurrent,
+    Reshape: Laws.reshape,
+    Rigid: Laws.rigid,
+    Select: Laws.select,
+    Spatial: Laws.spatial,
+    Table: Laws.table,
+    Take: Laws.take,
+    Transpose: Laws.transpose,
+    ZeroPad: Laws.zero_pad,
+}
 
 
 def shift_passes(op: Linear) -> Mask:

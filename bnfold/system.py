@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -58,8 +59,7 @@ class Candidate:
     spread: Array | None = None
 
 
-@dataclass(frozen=True)
-class Tie:
+class Tie(NamedTuple):
     """`S_a = S_b`; `shared` marks a tie between the uses of one weight."""
 
     a: Cells
@@ -67,8 +67,7 @@ class Tie:
     shared: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """`Σ coefficient · T_cells = 0`, the cells of the value that was computed last first."""
 
     terms: tuple[tuple[float, Cells], ...]

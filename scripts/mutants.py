@@ -53,6 +53,8 @@ AFFINE = ("tests/test_affine.py",)
 BRANCHES = ("tests/test_branches.py",)
 ONNX_BRANCHES = ("tests/frontends/test_onnx_branches.py",)
 SHARING = ("tests/frontends/test_onnx_sharing.py",)
+PROTO = ("tests/frontends/test_from_proto.py",)
+FORWARD = ("tests/frontends/test_forward.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # affine.py: the arithmetic
@@ -152,7 +154,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "padding's T = 0 dropped",
         "bnfold/laws.py",
-        "self.system.pinned.append((cells[blocked], Reason.ZERO_PAD))",
+        "self.system.pinned.append((cells if blocked.all() else cells[blocked], Reason.ZERO_PAD))",
         "pass",
         PROPERTY,
     ),
@@ -293,8 +295,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "values that something else reads merged away",
         "bnfold/branches.py",
-        "if op is None or value in self.held or not left:",
-        "if op is None or not left:",
+        "return None if value in self.held or not left else self.makers.get(value)",
+        "return None if not left else self.makers.get(value)",
         BRANCHES,
     ),
     Mutant(
@@ -793,6 +795,48 @@ MUTANTS: tuple[Mutant, ...] = (
         "    for uses in laws.system.shared.values():\n",
         "    for uses in ():\n",
         SHARING,
+    ),
+    Mutant(
+        "operands written under the names they had",
+        "bnfold/frontends/to_proto.py",
+        "made.input[:] = inputs",
+        "pass",
+        PROTO,
+    ),
+    Mutant(
+        "changed attributes written as they were",
+        "bnfold/frontends/to_proto.py",
+        "if proto is None or node.attributes.data != attributes:",
+        "if proto is None:",
+        PROTO,
+    ),
+    Mutant(
+        "a changed shape declared as it was",
+        "bnfold/frontends/to_proto.py",
+        "value.type is type_ and value.shape is shape:",
+        "value.type is type_:",
+        PROTO,
+    ),
+    Mutant(
+        "bodies read without the values around them",
+        "bnfold/frontends/from_proto.py",
+        "if attribute.type in GRAPHS:",
+        "if False:",
+        PROTO,
+    ),
+    Mutant(
+        "dilation left out of a convolution's size",
+        "bnfold/frontends/forward.py",
+        "dilations[i] * (taps - 1)",
+        "(taps - 1)",
+        FORWARD,
+    ),
+    Mutant(
+        "sizes without a name taken for equal",
+        "bnfold/frontends/forward.py",
+        "if any(not isinstance(size, int) and size.value is None for size in value.shape):",
+        "if False:",
+        FORWARD,
     ),
 )
 

@@ -51,6 +51,7 @@ MAX_LINES = 250
 LONGER_BECAUSE = {
     "bench.py": "one measurement; the rounds, the interval and the claim made of them are read together",
     "blocks.py": "one algorithm",
+    "branches.py": "one search; how far a branch goes, and which are merged, are read together",
     "frontends/aten/edits.py": "one short method per kind of operator",
     "frontends/aten/readers.py": "one short reader per operator, and the table of all of them",
     "frontends/aten/structure.py": "one short reader per operator that moves elements",

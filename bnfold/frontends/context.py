@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -69,7 +70,7 @@ class Context:
         array = self._arrays.get(value)
         if array is None:
             assert value.const_value is not None
-            array = self._arrays[value] = value.const_value.numpy()
+            array = self._arrays[value] = array_of(value.const_value)
         return array
 
     def is_const(self, value: ir.Value | None) -> bool:
@@ -123,6 +124,15 @@ class Context:
         return [Rigid(self.label(node), xs, tuple(node.outputs), reason)]
 
 
+def array_of(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """The numbers of a tensor. Plain float32, which is most, need no look at all the ways to store a tensor."""
+    if type(tensor) is ir.serde.TensorProtoTensor:
+        proto = tensor.raw
+        if proto.data_type == onnx.TensorProto.FLOAT and proto.HasField("raw_data"):
+            return np.asarray(np.frombuffer(proto.raw_data, "<f4").reshape(proto.dims))
+    return np.asarray(tensor.numpy())
+
+
 def nodes_within(graph: ir.Graph) -> Iterator[ir.Node]:
     """The nodes of a graph and of the bodies within it, in order."""
     for node in graph:
@@ -171,7 +181,7 @@ def value_names(graph: ir.Graph) -> set[str]:
 
 def attr(node: ir.Node, name: str, default: Any) -> Any:
     """An attribute's value, or a default."""
-    found = node.attributes.get(name)
+    found = node.attributes.data.get(name)  # the wrapper's own `get` raises and catches a KeyError
     return default if found is None or found.value is None else found.value
 
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import Array, batch_norm_affine, widen
+from bnfold.affine import batch_norm_affine
 from bnfold.frontends.context import PRECISION, Context, Norm, attr
 
 
 def constant_norms(nodes: Sequence[ir.Node], ctx: Context) -> dict[ir.Node, Norm]:
     """Those among some BatchNormalizations whose four parameters are constants of one size."""
     able: list[ir.Node] = []
-    parameters: list[list[Array]] = []
+    parameters: list[list[NDArray[Any]]] = []
     for node in nodes:
-        given = [widen(array) for array in ctx.constants(node.inputs[1:5]) if array is not None]
+        given = [array.reshape(-1) for array in ctx.constants(node.inputs[1:5]) if array is not None]
         if len(given) == 4 and len({array.size for array in given}) == 1 and given[0].size:
             able.append(node)
             parameters.append(given)
     if not able:
         return {}
     sizes = [given[0].size for given in parameters]
-    gamma, beta, mean, var = (np.concatenate(each) for each in zip(*parameters, strict=True))
+    gamma, beta, mean, var = (
+        np.concatenate(each, dtype=np.float64, casting="unsafe") for each in zip(*parameters, strict=True)
+    )
     eps = np.repeat([float(attr(node, "epsilon", 1e-5)) for node in able], sizes)
     bits = np.repeat([PRECISION.get(node.outputs[0].dtype or ir.DataType.FLOAT, 24) for node in able], sizes)
     affine = batch_norm_affine(gamma, beta, mean, var, eps, bits)

@@ -133,6 +133,7 @@ def carry_out(prepared: Prepared, choices: Choices) -> Plan:
     for graph in graphs:
         _fold_graph(graph, prepared, ledgers, choices, left)
     while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
+        _label(model, prepared.labels)
         for graph in graphs:
             _fold_graph(graph, prepared, ledgers, choices, left)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
@@ -172,8 +173,8 @@ def _fold_graph(
         for node in nodes:
             if node.graph is None:
                 prepared.labels.pop(node, None)
-        _label(prepared.model, prepared.labels)
         if again:
+            _label(prepared.model, prepared.labels)
             complete_shapes(prepared.model)
 
 
