@@ -145,7 +145,10 @@ class Laws:
 
     def apply(self, op: Op) -> None:
         """Write down what one operator says."""
-        LAWS[type(op)](self, op)
+        law = LAWS.get(type(op))
+        if law is None:
+            raise TypeError(f"no law for {type(op).__name__}")
+        law(self, op)
 
     def linear(self, op: Linear) -> None:
         """Input and output units are free, unless zeros that pad the input, or a stride, tell a shift from nothing."""
