@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bnfold.pipeline import convert
     from bnfold.plan import Plan, Site
     from bnfold.report import Report
+    from bnfold.restore import restore
     from bnfold.verify import Verdict, verify
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ _LAZY = {
     "bench": "bench",
     "convert": "pipeline",
     "fold": "folding",
+    "restore": "restore",
     "verify": "verify",
 }
 
@@ -67,6 +69,7 @@ __all__ = [
     "bench",
     "convert",
     "fold",
+    "restore",
     "verify",
 ]
 

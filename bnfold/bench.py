@@ -1,8 +1,8 @@
 """How much faster is one model than another, and is that more than noise?
 
 Both models are loaded once, in one process. A round times three sessions in random order: before, before again (the
-control: a second session of the same bytes) and after. What the machine does meanwhile (frequency, neighbours, caches)
-then hits all three alike, and each round yields two ratios
+control: a second session of the same bytes, or a copy of the same network) and after. What the machine does meanwhile
+(frequency, neighbours, caches) then hits all three alike, and each round yields two ratios
 
     speed-up = before / after          control = before / before again
 
@@ -28,18 +28,19 @@ from numpy.typing import NDArray
 
 from bnfold.errors import UsageError
 from bnfold.feeds import InputSpec, make_feeds
+from bnfold.pairing import Renamed, go_by_place
+from bnfold.quiet import quiet
 from bnfold.runners import (
+    ONNX_RUNTIMES,
     RUNTIMES,
-    Inputs,
-    OrtRunner,
-    as_ir,
+    TORCH_RUNTIMES,
+    Runner,
     batch_norms_after_load,
     check_runtime,
     count_operators,
-    make_runner,
-    named_inputs,
-    runnable,
+    wrong_runtime,
 )
+from bnfold.subjects import OnnxSubject, Subject, TorchSubject, given_feeds, open_subjects
 
 DEFAULT_MIN_TIME_S = 2.0
 
@@ -54,7 +55,7 @@ class Row:
     """One runtime's result. Without a second model, `after_ms`, `speedup`, `low` and `high` are None.
 
     Attributes:
-        runtime: `"ort"` or `"ort-as-written"`.
+        runtime: `"ort"`, `"ort-as-written"`, `"torch"` or `"torch-compile"`.
         threads: Threads within an operator.
         before_ms: Median latency of the model before, in milliseconds.
         after_ms: The same of the model after.
@@ -102,9 +103,9 @@ class Timing:
 def bench(
     before: object,
     after: object | None = None,
-    inputs: Inputs | None = None,
+    inputs: Any = None,
     *,
-    runtimes: Sequence[str] = RUNTIMES,
+    runtimes: Sequence[str] | None = None,
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     seed: int = 0,
@@ -114,10 +115,12 @@ def bench(
     """Times two models against each other, or one against itself.
 
     Args:
-        before: The path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`.
-        after: The same; None times `before` alone, with its control.
-        inputs: Arrays to run on, by name or in the model's order; None draws them, at the batch of `specs`, else 1.
-        runtimes: Of `RUNTIMES`.
+        before: A `torch.nn.Module`, `torch.export.ExportedProgram`, `onnx.ModelProto` or `onnx_ir.Model`, or the path
+            of a file that holds one. It is not changed.
+        after: The same, ONNX if `before` is and PyTorch if `before` is; None times `before` alone, with its control.
+        inputs: Arrays or tensors to run on, as `verify` takes them; None draws them, at the batch of `specs`, else 1.
+        runtimes: Of `RUNTIMES`: `ort` and `ort-as-written` for ONNX, `torch` and `torch-compile` for PyTorch. None
+            takes both of ONNX, or `torch`.
         threads: Threads within an operator; None takes every core this process may use.
         min_time: Seconds to measure each runtime for.
         seed: Of the drawn inputs, the order of the sessions and the bootstrap.
@@ -125,44 +128,70 @@ def bench(
         progress: Called with the part done, 0 to 1.
 
     Raises:
-        UsageError: A runtime is unknown, or a number out of range.
+        UsageError: A runtime is unknown or does not run such models, or a number is out of range.
         UnsupportedError: A model cannot be run here.
     """
     check_options(runtimes, threads, min_time)
     cores = threads or _usable_cores()
     batch = next((spec.shape[0] for spec in specs if spec.shape), 1)
-    declared = as_ir(before)
     rows: list[Row] = []
     with ExitStack() as stack:
-        before_file = stack.enter_context(runnable(before))
-        after_file = None if after is None else stack.enter_context(runnable(after))
-        for index, runtime in enumerate(dict.fromkeys(runtimes)):
-            runners = [make_runner(runtime, before_file, threads=cores, label="the model before") for _ in range(2)]
-            if after_file is not None:
-                runners.append(make_runner(runtime, after_file, threads=cores, label="the model after"))
-            given = None if inputs is None else named_inputs(inputs, runners[0].input_names)
-            feeds = make_feeds(declared, batch=batch, seed=seed, specs=specs, data=given)
+        models = (before,) if after is None else (before, after)
+        subjects = open_subjects(models, stack, inputs, specs, seed)
+        named = check_runtimes(subjects, runtimes)
+        given = None if inputs is None else given_feeds(subjects[0], inputs)
+        feeds = make_feeds(subjects[0].declared, batch=batch, seed=seed, specs=specs, data=given)
+        for index, runtime in enumerate(named):
 
             def part(done: float, start: int = index) -> None:
                 if progress:
-                    progress((start + done) / len(set(runtimes)))
+                    progress((start + done) / len(named))
 
-            times = time_rounds(runners, feeds, min_time=min_time, seed=seed, progress=part)
-            aside = _runtime_folds(declared, before_file) if runtime == "ort" and after is not None else ""
+            with ExitStack() as session:
+                calls = [runner.prepared(feeds) for runner in _sessions(subjects, runtime, cores, session)]
+                times = time_rounds(calls, min_time=min_time, seed=seed, progress=part)
+            aside = _runtime_folds(subjects[0]) if runtime == "ort" and after is not None else ""
             rows.append(_row(runtime, cores, times, seed, aside))
     first = next(iter(feeds.values()), np.zeros(0))
     return Timing(tuple(rows), batch=first.shape[0] if first.ndim else 1)
 
 
-def check_options(runtimes: Sequence[str], threads: int | None, min_time: float) -> None:
+def check_runtimes(subjects: Sequence[Subject], runtimes: Sequence[str] | None) -> tuple[str, ...]:
+    """The runtimes to time models in: those named, else what is usual for them.
+
+    Raises:
+        UsageError: One of them does not run such models, or the models have no runtime in common.
+    """
+    kinds = list(dict.fromkeys(subject.kind for subject in subjects))
+    if len(kinds) > 1:
+        raise UsageError(
+            f"the model before is {kinds[0]} and the model after {kinds[1]}: no runtime runs both",
+            "Convert the PyTorch model to ONNX first, with --verify quick and without folding it twice.",
+        )
+    [kind] = kinds
+    if runtimes is None:
+        return usual_runtimes(kind)
+    for runtime in runtimes:
+        check_runtime(runtime)
+        if runtime not in subjects[0].runtimes:
+            raise wrong_runtime(runtime, kind)
+    return tuple(dict.fromkeys(runtimes))
+
+
+def usual_runtimes(kind: str) -> tuple[str, ...]:
+    """Where a kind of model is timed if nobody says: both ways of onnxruntime, or torch as it stands."""
+    return ONNX_RUNTIMES if kind == "ONNX" else TORCH_RUNTIMES[:1]
+
+
+def check_options(runtimes: Sequence[str] | None, threads: int | None, min_time: float) -> None:
     """Refuses what cannot be measured, before any work.
 
     Raises:
         UsageError: A runtime is unknown, or a number out of range.
     """
-    if not runtimes:
+    if runtimes is not None and not runtimes:
         raise UsageError("no runtime was named", f"There are: {', '.join(RUNTIMES)}.")
-    for runtime in runtimes:
+    for runtime in runtimes or ():
         check_runtime(runtime)
     if not (min_time > 0 and math.isfinite(min_time)):
         raise UsageError(f"the time to measure must be positive, not {min_time:g} s", "Pass --min-time 1, for example.")
@@ -170,19 +199,36 @@ def check_options(runtimes: Sequence[str], threads: int | None, min_time: float)
         raise UsageError(f"the number of threads must be at least 1, not {threads}", "Pass --threads 1, for example.")
 
 
+def _sessions(subjects: Sequence[Subject], runtime: str, threads: int, stack: ExitStack) -> list[Runner]:
+    """The model before, a second session of it, and the model after by the names of the model before."""
+    before, *after = subjects
+    runners: list[Runner] = [before.runner(runtime, threads=threads), before.again().runner(runtime, threads=threads)]
+    for other in after:
+        runner: Runner = other.runner(runtime, threads=threads)
+        if len(runner.inputs) != len(runners[0].inputs):
+            raise UsageError(
+                f"the inputs are {list(runners[0].inputs)} before and {list(runner.inputs)} after",
+                "Compare models that take the same inputs.",
+            )
+        runners.append(Renamed(runner, runners[0]) if go_by_place(before, other) else runner)
+    if isinstance(before, TorchSubject):
+        from bnfold.torchrunner import torch_threads, unchanged
+
+        stack.enter_context(torch_threads(threads))
+        for subject in subjects:
+            assert isinstance(subject, TorchSubject)
+            stack.enter_context(unchanged(subject.network.module))
+    return runners
+
+
 def time_rounds(
-    runners: Sequence[OrtRunner],
-    feeds: dict[str, NDArray[Any]],
-    *,
-    min_time: float,
-    seed: int,
-    progress: Callable[[float], None],
+    calls: Sequence[Callable[[], Any]], *, min_time: float, seed: int, progress: Callable[[float], None]
 ) -> NDArray[np.float64]:
-    """Seconds per inference, float64[rounds, runners]; the order within each round is random.
+    """Seconds per inference, float64[rounds, calls]; the order within each round is random.
 
     The garbage collector rests meanwhile, as it would hit one session of a round and not the others.
     """
-    once = [_warm_up(runner, feeds) for runner in runners]
+    once = [_warm_up(call) for call in calls]
     repeats = max(1, math.ceil(BLOCK_S / min(once)))
     rng = np.random.default_rng(seed)
     rounds: list[list[float]] = []
@@ -193,9 +239,9 @@ def time_rounds(
         start = time.perf_counter()
         spent = 0.0
         while len(rounds) < MIN_ROUNDS or (spent < min_time and len(rounds) < MAX_ROUNDS):
-            taken = [0.0] * len(runners)
-            for which in rng.permutation(len(runners)):
-                taken[which] = _time(runners[which], feeds, repeats)
+            taken = [0.0] * len(calls)
+            for which in rng.permutation(len(calls)):
+                taken[which] = _time(calls[which], repeats)
             rounds.append(taken)
             spent = time.perf_counter() - start
             progress(min(1.0, spent / min_time, len(rounds) / MIN_ROUNDS))
@@ -205,15 +251,16 @@ def time_rounds(
     return np.array(rounds)
 
 
-def _warm_up(runner: OrtRunner, feeds: dict[str, NDArray[Any]]) -> float:
-    """The fastest of the first runs, in seconds; the first ones also plan memory and pack weights."""
-    return min(_time(runner, feeds, 1) for _ in range(3))
+def _warm_up(call: Callable[[], Any]) -> float:
+    """The fastest of the first runs, in seconds; the first ones also compile, plan memory and pack weights."""
+    with quiet():
+        return min(_time(call, 1) for _ in range(3))
 
 
-def _time(runner: OrtRunner, feeds: dict[str, NDArray[Any]], repeats: int) -> float:
+def _time(call: Callable[[], Any], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
-        runner.run(feeds)
+        call()
     return (time.perf_counter() - start) / repeats
 
 
@@ -257,10 +304,12 @@ def claim(speedup: float, low: float, high: float, control_low: float, control_h
     return "no difference beyond the noise"
 
 
-def _runtime_folds(declared: Any, model: str | bytes) -> str:
+def _runtime_folds(before: Subject) -> str:
     """What the runtime folds of its own accord, as an addition to the verdict; empty where it is nothing."""
-    found = count_operators(declared).get("BatchNormalization", 0)
-    left = batch_norms_after_load(model)
+    if not isinstance(before, OnnxSubject):
+        return ""
+    found = count_operators(before.model).get("BatchNormalization", 0)
+    left = batch_norms_after_load(before.file)
     if left is None or left >= found:
         return ""
     if left:

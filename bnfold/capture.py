@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from bnfold.errors import UnsupportedError, UsageError
-from bnfold.examples import Example, OpenDims, make_example, open_dims, try_out
+from bnfold.examples import Example, OpenDims, make_example, try_out
 from bnfold.load import Loaded
+from bnfold.opening import innermost, traced
 from bnfold.quiet import quiet
 from bnfold.specs import DynamicDim, InputSpec
-from bnfold.wording import printable
 
 NAMED_AFTER_MODULES = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"})
 LOCAL_METADATA = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")  # paths and text of the exporting machine
@@ -107,29 +107,13 @@ def _as_it_is(model: onnx_ir.Model, path: str, dynamic: Sequence[DynamicDim], op
 def _exported(
     module: torch.nn.Module, example: Example, dynamic: Sequence[DynamicDim], opset: int | None, path: str
 ) -> tuple[torch.onnx.ONNXProgram, tuple[str, ...]]:
-    dims = open_dims(example, dynamic)
-    notes: tuple[str, ...] = ()
-    if dims:
-        try:
-            program = _export(module, example.stretched(dims), dims, opset)
-        except Exception as error:
-            reason = _reason(error)
-        else:
-            closed = _closed(program.model, example, dims)
-            if not closed:
-                return program, ()
-            reason = f"torch fixed {closed}"
-        if dynamic:
-            asked = ", ".join(f"{dim.name}:{dim.axis}={dim.symbol}" for dim in dynamic)
-            raise UsageError(
-                f"the network does not leave --dynamic {asked} open: {reason}",
-                "Drop --dynamic, or rewrite the part of forward that depends on the size.",
-            )
-        notes = (f"the batch dimension is fixed, because the network does not leave it open: {reason}",)
-    try:
-        return _export(module, example, {}, opset), notes
-    except Exception as error:
-        raise _not_expressible(path, error) from error
+    return traced(
+        example,
+        dynamic,
+        trace=lambda call, dims: _export(module, call, dims, opset),
+        closed=lambda program, dims: _closed(program.model, example, dims),
+        failed=lambda error: _not_expressible(path, error),
+    )
 
 
 def _export(module: torch.nn.Module, example: Example, dims: OpenDims, opset: int | None) -> torch.onnx.ONNXProgram:
@@ -137,7 +121,7 @@ def _export(module: torch.nn.Module, example: Example, dims: OpenDims, opset: in
     shapes = example.map(lambda name, value: dims.get(name)) if dims else None
     with quiet():
         if isinstance(module, torch.jit.ScriptModule):
-            module = _converted(module, args)
+            module = converted(module, args)
             shapes = shapes and dict(zip(inspect.signature(module.forward).parameters, shapes.values(), strict=True))
         elif (
             args and not kwargs and isinstance(args[-1], dict)
@@ -158,7 +142,7 @@ def _export(module: torch.nn.Module, example: Example, dims: OpenDims, opset: in
     return program
 
 
-def _converted(module: torch.jit.ScriptModule, args: tuple[Any, ...]) -> torch.nn.Module:
+def converted(module: torch.jit.ScriptModule, args: tuple[Any, ...]) -> torch.nn.Module:
     """TorchScript as a module that torch.export takes; it refuses TorchScript itself."""
     from torch._export.converter import TS2EPConverter
 
@@ -236,14 +220,6 @@ def _numbered(path: str) -> Iterator[str]:
 
 def _not_expressible(path: str, error: Exception) -> UnsupportedError:
     return UnsupportedError(
-        f"torch {torch.__version__} cannot express {path} in ONNX: {_reason(error)}",
+        f"torch {torch.__version__} cannot express {path} in ONNX: {innermost(error)}",
         "Try torch.onnx.export(model, args, dynamo=True) on its own; its full report names the line.",
     )
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause; the outer ones only say which step of torch's exporter failed."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return printable(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0], 300)

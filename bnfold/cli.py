@@ -56,6 +56,8 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
         "bnfold convert model.onnx",
         "bnfold convert weights.pt --arch nets.py:resnet --input 1x3x224x224",
         "bnfold convert weights.safetensors --arch timm:resnet50 --bench",
+        "bnfold convert weights.pt --arch nets.py:resnet -o resnet.pt2",
+        "bnfold convert weights.pt --arch nets.py:resnet -o folded.safetensors",
         "bnfold convert model.onnx --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         "bnfold convert model.onnx --fail-on 'kept>0' --json report.json",
     )
@@ -83,7 +85,7 @@ def convert(
     rtol: o.Rtol = None,
     atol: o.Atol = None,
     bench: o.Bench = False,
-    runtimes: o.Runtimes = o.ALL_RUNTIMES,
+    runtimes: o.Runtimes = None,
     threads: o.Threads = None,
     min_time: o.MinTime = o.MIN_TIME_S,
     fail_on: o.FailOn = None,
@@ -93,7 +95,7 @@ def convert(
     no_color: o.NoColor = False,
     no_progress: o.NoProgress = False,
 ) -> None:
-    """Fold the BatchNorms and write ONNX, checked as written.
+    """Fold the BatchNorms and write the model, checked as written.
 
     The written file is compared with the unfolded model before it gets its name; one that is not the same function
     stays beside the output as OUT.rejected.
@@ -142,14 +144,18 @@ def inspect(
         "bnfold verify model.onnx model.folded.onnx",
         "bnfold verify model.onnx simplified.onnx --input x:1x3x320x320 --rtol 1e-4",
         "bnfold verify model.onnx model.folded.onnx --input-data images.npz",
+        "bnfold verify weights.pt folded.safetensors --arch nets.py:resnet",
     )
 )
 def verify(
     before: o.BeforeFile,
     after: o.AfterFile,
+    arch: o.Arch = None,
+    arch_args: o.ArchArg = None,
     inputs: o.Input = None,
     input_data: o.InputData = None,
     seed: o.Seed = 0,
+    trust_pickle: o.TrustPickle = False,
     rtol: o.Rtol = None,
     atol: o.Atol = None,
     fail_on: o.FailOn = None,
@@ -161,7 +167,8 @@ def verify(
 ) -> None:
     """Check whether AFTER is the same function as BEFORE.
 
-    Any two ONNX files, whichever tool made them; both run with every optimisation of the runtime off.
+    Any two models, whichever tool made them: ONNX files run with every optimisation of the runtime off, PyTorch
+    operator by operator. One may be ONNX and the other PyTorch.
     """
     _leave("verify", locals())
 
@@ -171,15 +178,19 @@ def verify(
         "bnfold bench model.onnx model.folded.onnx",
         "bnfold bench model.onnx model.folded.onnx --runtime ort --threads 1",
         "bnfold bench model.onnx --input 8x3x224x224 --min-time 10",
+        "bnfold bench weights.pt folded.safetensors --arch nets.py:resnet --runtime torch,torch-compile",
     )
 )
 def bench(
     before: o.BeforeFile,
     after: o.OptionalAfterFile = None,
+    arch: o.Arch = None,
+    arch_args: o.ArchArg = None,
     inputs: o.Input = None,
     input_data: o.InputData = None,
     seed: o.Seed = 0,
-    runtimes: o.Runtimes = o.ALL_RUNTIMES,
+    trust_pickle: o.TrustPickle = False,
+    runtimes: o.Runtimes = None,
     threads: o.Threads = None,
     min_time: o.MinTime = o.MIN_TIME_S,
     fail_on: o.FailOn = None,

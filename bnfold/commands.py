@@ -41,7 +41,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             arguments[repeatable] = arguments[repeatable] or []
         if "arch_args" in arguments:
             arguments["arch_args"] = parse_arch_args(arguments["arch_args"])
-        if "runtimes" in arguments:
+        if arguments.get("runtimes") is not None:
             arguments["runtimes"] = [name.strip() for name in arguments["runtimes"].split(",") if name.strip()]
         if json_file not in (None, "-"):
             check_writable(json_file, force=True)

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from bnfold.errors import UsageError
 from bnfold.feeds import draw
 from bnfold.specs import DynamicDim, InputSpec
+from bnfold.tensors import to_tensor
 from bnfold.wording import first_line, listed
 
 OpenDims = dict[str, dict[int, str]]
@@ -109,6 +110,28 @@ def make_example(
     return _bind(signature, [_drawn(rng, InputSpec(None, (1, *size)), module)], {})
 
 
+def example_of(module: torch.nn.Module, inputs: Any) -> Example:
+    """The call with given inputs: a tensor or array, a sequence of positional or a mapping of keyword arguments.
+
+    Raises:
+        UsageError: They do not fit the network's parameters.
+    """
+    if isinstance(inputs, Mapping):
+        return _bind(_signature(module), [], {str(key): _tensor(value) for key, value in inputs.items()})
+    args = inputs if isinstance(inputs, (tuple, list)) else [inputs]
+    return _bind(_signature(module), [_tensor(value) for value in args], {})
+
+
+def example_like(module: torch.nn.Module, feeds: Mapping[str, NDArray[Any]]) -> Example:
+    """The call with arrays by the names another model has for them, which are this one's or in this one's order.
+
+    Raises:
+        UsageError: They do not fit the network's parameters.
+    """
+    named = set(feeds) <= set(_signature(module).parameters)
+    return example_of(module, feeds if named else list(feeds.values()))
+
+
 def open_dims(example: Example, dynamic: Sequence[DynamicDim]) -> OpenDims:
     """Which dimensions stay open: the first one of every input that shares the first input's batch, and those named.
 
@@ -191,10 +214,7 @@ def _drawn(rng: np.random.Generator, spec: InputSpec, module: torch.nn.Module) -
 
 def _tensor(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        try:
-            return torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape).copy())
-        except TypeError as error:
-            raise UsageError(f"torch has no dtype for an array of {value.dtype}", "Convert the array.") from error
+        return to_tensor(value)
     return pytree.tree_map(_tensor, value) if isinstance(value, (tuple, list, dict)) else value
 
 

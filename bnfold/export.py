@@ -6,7 +6,7 @@ Weights below protobuf's limit stand inside the ONNX file; above, in a file besi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from bnfold.onnxfile import external_tensors, graphs
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["Staged", "check_writable", "staged", "write_model", "write_text"]
+__all__ = ["Staged", "check_writable", "staged", "staged_file", "write_model", "write_text"]
 
 DATA = ".data"
 EXTERNAL_DATA = ("auto", "always", "never")
@@ -67,18 +67,18 @@ class Staged:
     """A model that is written and not yet in its place.
 
     Attributes:
-        model: What was written.
         path: Where it can be read.
         target: Where it belongs.
-        beside: Whether its weights are in a file of their own.
         force: Whether an existing file may be replaced.
+        write: Writes it to a path.
+        companion: What is appended to its name for the file with its weights; empty where they are inside.
     """
 
-    model: onnx_ir.Model
     path: str
     target: str
-    beside: bool
     force: bool
+    write: Callable[[str], None]
+    companion: str = ""
 
     def publish(self) -> None:
         """Moves it into its place.
@@ -86,9 +86,9 @@ class Staged:
         Raises:
             OutputError: It cannot be moved there; the place is as it was.
         """
-        _check_targets(self.target, self.beside, self.force)
+        _check_targets(self.target, self.companion, self.force)
         with reported(self.target):
-            move(self.path, self.target, DATA)
+            move(self.path, self.target, self.companion)
 
     def reject(self) -> str:
         """Keeps it for inspection as `OUT.rejected`, and says where; the output itself is not touched.
@@ -96,10 +96,12 @@ class Staged:
         Raises:
             OutputError: It cannot be kept.
         """
-        kept, again = f"{self.target}.rejected", f"{self.path}.rejected"
+        kept, again = f"{self.target}.rejected", self.path
         with reported(kept):
-            _write(self.model, again, beside=self.beside)  # again: the name of its external data stands in a model
-            move(again, kept, DATA)
+            if self.companion:
+                again = f"{self.path}.rejected"
+                self.write(again)  # the name of its external data stands in a model
+            move(again, kept, self.companion)
         return kept
 
 
@@ -123,20 +125,42 @@ def staged(
     target = os.fspath(path)
     check_writable(target, force=force, external_data=external_data)
     beside = _goes_beside(model, external_data)
-    _check_targets(target, beside, force)
     if beside:
         _check_own_source(model, target + DATA)
+    with staged_file(
+        lambda place: _write(model, place, beside=beside), target, force=force, companion=DATA if beside else ""
+    ) as written:
+        yield written
+
+
+@contextmanager
+def staged_file(
+    write: Callable[[str], None], path: str | os.PathLike[str], *, force: bool = False, companion: str = ""
+) -> Iterator[Staged]:
+    """The same for anything that is written by a function.
+
+    Args:
+        write: Writes it to a path.
+        path: The output.
+        force: Whether an existing file may be replaced.
+        companion: What is appended to its name for a second file that `write` makes.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    target = os.fspath(path)
+    _check_targets(target, companion, force)
     with temporary_folder(target) as folder:
         written = os.path.join(folder, os.path.basename(target))
         with reported(target):
-            _write(model, written, beside=beside)
-        yield Staged(model, written, target, beside, force)
+            write(written)
+        yield Staged(written, target, force, write, companion)
 
 
-def _check_targets(target: str, beside: bool, force: bool) -> None:
+def _check_targets(target: str, companion: str, force: bool) -> None:
     check_target(target, force=force)
-    if beside:
-        check_target(target + DATA, force=force)
+    if companion:
+        check_target(target + companion, force=force)
 
 
 def _goes_beside(model: onnx_ir.Model, external_data: str) -> bool:

@@ -42,12 +42,14 @@ class InputDecl:
         shape: Fixed dimensions; None where the dimension is open.
         dtype: A NumPy dtype name.
         symbols: The names of the open dimensions; None where fixed or nameless.
+        hints: Sizes the model was made with, for open dimensions nobody says a size for; may be left out.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     symbols: tuple[str | None, ...]
+    hints: tuple[int | None, ...] = ()
 
 
 def model_inputs(model: onnx_ir.Model) -> tuple[InputDecl, ...]:
@@ -60,7 +62,7 @@ def model_inputs(model: onnx_ir.Model) -> tuple[InputDecl, ...]:
 
 
 def make_feeds(
-    model: onnx_ir.Model,
+    model: onnx_ir.Model | Sequence[InputDecl],
     *,
     batch: int,
     seed: int,
@@ -70,7 +72,7 @@ def make_feeds(
     """Arrays for every input of a model: the data given, the rest drawn.
 
     Args:
-        model: The model to feed.
+        model: The model to feed, or its inputs.
         batch: Size of the first dimension where the model leaves it open.
         seed: Of the drawn arrays: normal floats, integers 0 to 9, booleans.
         specs: Shapes for the dimensions the model leaves open.
@@ -79,7 +81,7 @@ def make_feeds(
     Raises:
         UsageError: The specs or the data do not fit the model, or do not say enough.
     """
-    declared = model_inputs(model)
+    declared = model if isinstance(model, Sequence) else model_inputs(model)
     given = _by_name(specs, [decl.name for decl in declared])
     data = data or {}
     _known(data, [decl.name for decl in declared], "--input-data")
@@ -193,6 +195,8 @@ def _shape_of(decl: InputDecl, spec: InputSpec | None, sizes: Mapping[str, int],
         known = size if size is not None else sizes.get(symbol or "", batch if axis == 0 else None)
         if known is None and spec is not None:
             known = spec.shape[axis]
+        if known is None and decl.hints:
+            known = decl.hints[axis]
         if known is None:
             example = "x".join(str(dim or "N") for dim in (decl.shape[0] or 1, *decl.shape[1:]))
             raise UsageError(

@@ -94,7 +94,7 @@ def reported(target: str) -> Iterator[None]:
         ) from error
 
 
-def save(path: str, data: bytes) -> None:
+def save(path: str, data: bytes | memoryview) -> None:
     """Writes and syncs a file."""
     with open(path, "wb") as file:
         file.write(data)

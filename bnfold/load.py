@@ -5,7 +5,7 @@ restricted unpickler with torch.nn's own layers allowed, ONNX and safetensors ho
 running what it holds is refused, unless the caller passes `trust_pickle`. There is no way from one to the other.
 
     ONNX          protobuf                         data
-    safetensors   JSON header + tensors            data
+    safetensors   JSON header + tensors            data; of a folded state dict also the recipe, in the header
     checkpoint    zip with data.pkl                restricted unpickler
     legacy        a bare pickle (torch before 1.6) trust
     TorchScript   zip with constants.pkl and code/ trust
@@ -16,18 +16,22 @@ running what it holds is refused, unless the caller passes `trust_pickle`. There
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from bnfold.errors import UnreadableError, UsageError
 from bnfold.pickles import read_checkpoint, read_legacy, read_pickle, read_pt2, read_torchscript
-from bnfold.weights import fill, unwrap
+from bnfold.weights import STATE, fill, folded_in, unwrap
 from bnfold.wording import KNOWN_FORMATS, first_line
+
+if TYPE_CHECKING:
+    from bnfold.remodel import FoldedState
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -42,6 +46,7 @@ class Loaded:
         path: The path as it was given.
         sha256: Of the file's bytes.
         notes: What the reader should know, e.g. `"state dict: 84 matched, 0 missing, 0 unexpected"`.
+        folded: Whether it was a folded state dict.
     """
 
     model: object
@@ -49,6 +54,7 @@ class Loaded:
     path: str
     sha256: str
     notes: tuple[str, ...] = ()
+    folded: bool = False
 
 
 def load(
@@ -57,6 +63,7 @@ def load(
     arch: str | None = None,
     arch_args: Mapping[str, str] | None = None,
     trust_pickle: bool = False,
+    arch_may_be_superfluous: bool = False,
 ) -> Loaded:
     """Opens a model file of any format bnfold knows.
 
@@ -65,6 +72,7 @@ def load(
         arch: The code that builds the network, for files that hold weights only.
         arch_args: Keyword arguments of that code, as text.
         trust_pickle: Whether what the file holds may be run.
+        arch_may_be_superfluous: Whether a file that holds the network itself may be given an `arch`, which is not used.
 
     Raises:
         UsageError: `arch` is missing, superfluous or does not work.
@@ -74,23 +82,47 @@ def load(
         UnsupportedError: It was understood, and bnfold cannot handle it.
     """
     name = os.fspath(path)
-    with _opened(name) as file:
-        digest, kind = _sha256(file), _sniff(file, name)
-        file.seek(0)
-        content, notes = _READERS[kind](file, name, trust_pickle)
+    kind, digest, content, notes = _read(name, trust_pickle)
     if kind in ("checkpoint", "legacy"):
         content, found = unwrap(content, name)
         notes = (*notes, *found)
         kind = "state-dict" if isinstance(content, Mapping) else "module"
     if kind in ("state-dict", "safetensors"):
-        content, found = _build(content, name, arch, arch_args)
-        return Loaded(content, kind, name, digest, (*notes, *found))
-    if arch is not None:
+        module, found, is_folded = _build(content, name, arch, arch_args)
+        return Loaded(module, kind, name, digest, (*notes, *found), is_folded)
+    if arch is not None and not arch_may_be_superfluous:
         raise UsageError(f"--arch was given, and {name} holds the network itself", "Drop --arch.")
     if kind == "module" and getattr(content, "training", False):
         content.eval()  # type: ignore[attr-defined]
         notes = (*notes, "the module was saved in training mode; it was switched to evaluation mode")
     return Loaded(content, kind, name, digest, notes)
+
+
+def read_folded(path: str | os.PathLike[str]) -> FoldedState:
+    """A folded state dict as `convert` wrote it.
+
+    Raises:
+        UnreadableError: It is none, or damaged.
+        UnsafeError: It can only be opened by running what it holds.
+        UnsupportedError: A later version of bnfold wrote it.
+    """
+    name = os.fspath(path)
+    kind, _, content, _ = _read(name, trust=False)
+    folded = folded_in(content, name) if kind in ("checkpoint", "safetensors") else None
+    if folded is None:
+        raise UnreadableError(
+            f"{name} is not a folded state dict: there is no recipe in it",
+            "Pass a .safetensors or .pt file that bnfold convert wrote.",
+        )
+    return folded
+
+
+def _read(name: str, trust: bool) -> tuple[str, str, object, tuple[str, ...]]:
+    """What kind of file it is, the digest of its bytes, what it holds, and notes."""
+    with _opened(name) as file:
+        digest, kind = _sha256(file), _sniff(file, name)
+        file.seek(0)
+        return kind, digest, *_READERS[kind](file, name, trust)
 
 
 @contextmanager
@@ -131,10 +163,10 @@ def _sniff(file: IO[bytes], name: str) -> str:
         return _sniff_zip(file, name)
     if head.startswith(LEGACY_MAGIC) or head[257:262] == b"ustar":
         return "legacy"
+    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        return "safetensors"  # asked first: a header of 640 bytes begins as a pickle does
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         return "pickle"
-    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
-        return "safetensors"
     if head.startswith(b"version https://git-lfs"):
         raise UnreadableError(f"{name} is a Git LFS pointer, not the model itself", "Fetch the model: git lfs pull.")
     if _is_text(head):
@@ -170,17 +202,24 @@ def _sniff_zip(file: IO[bytes], name: str) -> str:
 
 def _build(
     content: object, name: str, arch: str | None, arch_args: Mapping[str, str] | None
-) -> tuple[object, tuple[str, ...]]:
+) -> tuple[object, tuple[str, ...], bool]:
+    """The network with the weights of a file, notes, and whether they are folded ones."""
     from bnfold.arch import build
 
     assert isinstance(content, Mapping)
+    folded = folded_in(content, name)
     if arch is None:
+        count = len(content if folded is None else folded.tensors)
         raise UsageError(
-            f"{name} holds {len(content)} weights, and not the network they belong to",
+            f"{name} holds {count} weights, and not the network they belong to",
             "Pass the code that builds it: --arch pkg.mod:factory or --arch path/file.py:factory.",
         )
     module = build(arch, arch_args)
-    return module, fill(module, content, name, arch)
+    if folded is None:
+        return module, fill(module, content, name, arch), False
+    from bnfold.remodel import restore_into
+
+    return module, restore_into(module, folded, name, arch), True
 
 
 def _read_onnx(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
@@ -192,12 +231,18 @@ def _read_onnx(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[s
 def _read_safetensors(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
     import safetensors.torch
 
+    from bnfold.recipe import KEY
+
+    data = file.read()
     try:
-        return safetensors.torch.load(file.read()), ()
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except Exception as error:  # the library raises several kinds for one thing: the file is damaged
         raise UnreadableError(
             f"{name} is a damaged or truncated safetensors file ({first_line(error)})", "Download or save it again."
         ) from error
+    recipe = (header.get("__metadata__") or {}).get(KEY)
+    return (tensors if recipe is None else {STATE: tensors, KEY: recipe}), ()
 
 
 _READERS: dict[str, Callable[[IO[bytes], str, bool], tuple[object, tuple[str, ...]]]] = {

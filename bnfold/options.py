@@ -15,8 +15,7 @@ LEVELS = ("full", "quick", "off")
 EXTERNAL_DATA = ("auto", "always", "never")
 DUPLICATE = ("never", "auto", "always")
 LEFTOVERS = ("keep", "affine", "conv")
-RUNTIMES = ("ort", "ort-as-written")
-ALL_RUNTIMES = ",".join(RUNTIMES)
+RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile")
 MIN_TIME_S = 2.0
 
 
@@ -46,8 +45,8 @@ ModelFile = Annotated[
         "MODEL", "ONNX, checkpoint (.pt, .pth, .safetensors), module, TorchScript or .pt2; told apart by content."
     ),
 ]
-BeforeFile = Annotated[Path, argument("BEFORE", "An ONNX file.")]
-AfterFile = Annotated[Path, argument("AFTER", "The ONNX file to compare it with.")]
+BeforeFile = Annotated[Path, argument("BEFORE", "ONNX, .pt2, or a checkpoint with --arch; told apart by content.")]
+AfterFile = Annotated[Path, argument("AFTER", "The model to compare it with; a folded state dict is restored first.")]
 
 Arch = Annotated[
     str | None,
@@ -129,7 +128,13 @@ Rtol = Annotated[
 ]
 Atol = Annotated[float | None, option("--atol", metavar="X", text="What is allowed on top of it.")]
 Runtimes = Annotated[
-    str, option("--runtime", metavar="NAME,...", text=f"Where to time: {', '.join(RUNTIMES)}.", choices=RUNTIMES)
+    str | None,
+    option(
+        "--runtime",
+        metavar="NAME,...",
+        text="Where to time: ort, ort-as-written (both if absent) for ONNX; torch, torch-compile for PyTorch.",
+        choices=RUNTIMES,
+    ),
 ]
 Threads = Annotated[int | None, option("--threads", metavar="N", text="Threads to time with; every core if absent.")]
 MinTime = Annotated[float, option("--min-time", metavar="SECONDS", text="How long to time each runtime.")]
@@ -157,7 +162,11 @@ NoProgress = Annotated[bool, option("--no-progress", text="Draw no progress.")]
 Output = Annotated[
     Path | None,
     option(
-        "-o", "--output", metavar="FILE", text="The ONNX file to write; MODEL-stem.folded.onnx beside MODEL if absent."
+        "-o",
+        "--output",
+        metavar="FILE",
+        text="The file to write, its format by its suffix: .onnx, .pt2, or .safetensors and .pt for the folded state "
+        "dict; MODEL-stem.folded.onnx beside MODEL if absent.",
     ),
 ]
 Leftover = Annotated[
@@ -195,7 +204,7 @@ Level = Annotated[
 Bench = Annotated[bool, option("--bench", text="Time both models as well.")]
 OptionalAfterFile = Annotated[
     Path | None,
-    argument("[AFTER]", "The ONNX file to time it against; itself if absent."),
+    argument("[AFTER]", "The model to time it against; itself if absent."),
 ]
 Code = Annotated[
     str | None,

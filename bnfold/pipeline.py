@@ -14,27 +14,27 @@ from pathlib import Path
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
-from bnfold.leftover import said
 from bnfold.preprocess import fate
-from bnfold.report import FileInfo, Report, stored_bytes
-from bnfold.runners import RUNTIMES, as_ir, count_operators
+from bnfold.report import FileInfo, Report
 from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
 from bnfold.stages import (
     Data,
     Progress,
     StrPath,
     TimingOptions,
-    check_format,
+    check_asked,
     check_level,
     judged,
+    open_files,
     open_model,
+    output_format,
     preprocessed,
     read_given,
-    report_on_files,
     timed,
     verified,
     with_copies_noted,
 )
+from bnfold.work import Source, to_onnx, to_program, to_state
 
 
 def convert(
@@ -61,17 +61,18 @@ def convert(
     rtol: float | None = None,
     atol: float | None = None,
     bench: bool = False,
-    runtimes: Sequence[str] = RUNTIMES,
+    runtimes: Sequence[str] | None = None,
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Takes a trained model to an ONNX file with its BatchNorms folded, and checks that it is the same function.
+    """Takes a trained model to a file with its BatchNorms folded, and checks that it is the same function.
 
     Args:
         model: A file of any format `load` knows.
-        output: The file to write; None takes `MODEL-stem.folded.onnx` beside the model.
+        output: The file to write; its suffix picks the format: `.onnx`, `.pt2` (an exported program), `.safetensors` or
+            `.pt` (the folded state dict, for `restore`). None takes `MODEL-stem.folded.onnx` beside the model.
         arch: The code that builds the network, for checkpoints: `pkg.mod:factory` or `path/file.py:factory`.
         arch_args: Keyword arguments of that code.
         inputs: Shapes of the example inputs, `[NAME:]SHAPE[:DTYPE]`.
@@ -80,14 +81,14 @@ def convert(
         mean: Preprocessing `(x·scale − mean)/std` becomes part of the model, and folds as far as it can. What is
             subtracted: a number, one per channel, a mapping from inputs to either, or text, `[NAME:]X,...`.
         std: What is divided by, after the mean.
-        scale: What is multiplied by, before the mean.
+        scale: What is multiplied by, before the mean. All three for ONNX only.
         opset: The ONNX opset; None takes torch's default.
         seed: Of the drawn inputs.
         trust_pickle: Whether code in the file may run.
         leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
-            its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
+            its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv. The last two for ONNX only.
         norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
-            InstanceNormalization are folded, too.
+            InstanceNormalization are folded, too. For ONNX only.
         duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms: `"never"`,
             `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
         external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
@@ -96,7 +97,7 @@ def convert(
         rtol: Largest error as a part of the output's scale; None takes the dtype's own.
         atol: What is allowed on top of it.
         bench: Whether to time both models.
-        runtimes: Which runtimes to time them in.
+        runtimes: Where to time them; None takes `ort` and `ort-as-written` for ONNX, `torch` for the others.
         threads: Threads to time them with; None takes every core.
         min_time: Seconds to time each runtime for.
         fail_on: Conditions under which the result is rejected, e.g. `"kept>0"`.
@@ -109,7 +110,7 @@ def convert(
     Raises:
         BnfoldError: Something went wrong; the output is as it was.
     """
-    from bnfold.export import check_writable, staged
+    from bnfold.export import check_writable
 
     tell = progress or _silent
     given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
@@ -120,36 +121,26 @@ def convert(
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time)
-    check_format(target)
     check_writable(target, force=force, source=model, external_data=external_data)
-    unfolded, given, report = open_model(
-        "convert", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
-    )
-    unfolded, report, steps = preprocessed(unfolded, report, given)
-    tell("folding", None)
-    from bnfold.frontends.onnx import fold_model
-
-    folded, plan = fold_model(unfolded, choices)
-    report = with_copies_noted(report, plan)
-    after = count_operators(folded)
+    form = output_format(target)
+    check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
+    source = Source(model, arch, arch_args, trust_pickle, opset)
+    if form == "onnx":
+        work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force)
+    else:
+        work = (to_program if form == "pt2" else to_state)(source, target, given, choices, tell, force=force)
     tell("writing", None)
-    with staged(folded, target, external_data=external_data, force=force) as written:
-        report = replace(
-            report,
-            plan=plan,
-            notes=(*report.notes, *fate(steps, plan), *said(leftover, plan.kept, after.get("BatchNormalization", 0))),
-            operators_after=after,
-            bytes_after=stored_bytes(as_ir(written.path), written.path),
-        )
-        before = model if report.source.format == "onnx" and not steps else unfolded
+    with work.staged() as written:
+        after = work.read_back(written.path)
+        report = replace(work.report, bytes_after=work.bytes_after(written.path))
         if verify != "off":
-            report = verified(report, before, written.path, given, rtol, atol, tell, steps)
+            report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps)
         if bench and report.passed:
-            report = timed(report, before, written.path, given, options, tell)
+            report = timed(report, work.before, after, work.given, options, tell)
         report = judged(report, given)
         if not report.passed:
             return replace(report, rejected=written.reject())
-        output_info = replace(FileInfo.of(written.path), path=str(target))
+        output_info = replace(FileInfo.of(written.path), path=str(target), format=form)
         written.publish()
     return replace(report, output=output_info)
 
@@ -197,40 +188,51 @@ def verify(
     before: StrPath,
     after: StrPath,
     *,
+    arch: str | None = None,
+    arch_args: Mapping[str, str] | None = None,
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
     seed: int = 0,
+    trust_pickle: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Compares two ONNX files, whoever made the second. Arguments as for `convert`."""
+    """Compares two model files, whoever made the second. Arguments as for `convert`; `arch` is for both."""
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
-    given, report = report_on_files("verify", before, after, given, tell)
-    return judged(verified(report, before, after, given, rtol, atol, tell), given)
+    (first, second), given, report = open_files(
+        "verify", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
+    )
+    return judged(verified(report, first, second, given, rtol, atol, tell), given)
 
 
 def bench(
     before: StrPath,
     after: StrPath | None = None,
     *,
+    arch: str | None = None,
+    arch_args: Mapping[str, str] | None = None,
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
     seed: int = 0,
-    runtimes: Sequence[str] = RUNTIMES,
+    trust_pickle: bool = False,
+    runtimes: Sequence[str] | None = None,
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Times two ONNX files against each other, or one against itself. Arguments as for `convert`."""
+    """Times two model files against each other, or one against itself. Arguments as for `verify`."""
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
     options = TimingOptions(runtimes, threads, min_time)
-    given, report = report_on_files("bench", before, after, given, tell)
-    return judged(timed(report, before, after, given, options, tell), given)
+    check_options(runtimes, threads, min_time)
+    (first, *second), given, report = open_files(
+        "bench", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
+    )
+    return judged(timed(report, first, second[0] if second else None, given, options, tell), given)
 
 
 def default_output(model: StrPath) -> Path:

@@ -152,7 +152,7 @@ def _print_sites(title: str, sites: Sequence[Site], console: Console) -> None:
 
 
 def _print_operators(report: Report, console: Console) -> None:
-    before = dict(report.operators_before)
+    before = dict(report.operators_before or {})
     if report.operators_after is None:
         rows = [(op, str(count)) for op, count in before.items()]
         return _print_table("Operators", [Column("op"), Column("count", True)], rows, console)

@@ -56,10 +56,10 @@ class Report:
         source: The model that came in.
         output: The model that was written, or (verify, bench) the second model.
         plan: Every BatchNorm and what becomes of it.
-        operators_before: Nodes by operator in the unfolded graph.
+        operators_before: Nodes by operator in the unfolded graph; None for a module, which has none.
         operators_after: Nodes by operator in the folded graph.
-        bytes_before: Size of the unfolded ONNX model, with its external data.
-        bytes_after: Size of the folded ONNX model, with its external data.
+        bytes_before: Size of the unfolded model: of an ONNX file with its external data, of PyTorch the weights.
+        bytes_after: The same of the folded model.
         verification: Whether both are the same function.
         benchmark: What they cost.
         rejected: Where the folded model was left because a check did not pass.
@@ -72,7 +72,7 @@ class Report:
     source: FileInfo
     output: FileInfo | None = None
     plan: Plan | None = None
-    operators_before: Mapping[str, int] = field(default_factory=dict)
+    operators_before: Mapping[str, int] | None = field(default_factory=dict)
     operators_after: Mapping[str, int] | None = None
     bytes_before: int | None = None
     bytes_after: int | None = None
@@ -91,11 +91,11 @@ class Report:
     def counts(self) -> dict[str, int | None]:
         """The `counts` of the JSON; what the command does not determine is None."""
         planned = dict.fromkeys(("folded", "merged", "kept", "affines", "affines_folded"))
-        after = self.operators_after
+        before, after = self.operators_before, self.operators_after
         return {
-            "batch_norms": self.operators_before.get("BatchNormalization", 0),
+            "batch_norms": None if before is None else before.get("BatchNormalization", 0),
             **(planned if self.plan is None else self.plan.to_dict()["counts"]),
-            "nodes_before": sum(self.operators_before.values()),
+            "nodes_before": None if before is None else sum(before.values()),
             "nodes_after": None if after is None else sum(after.values()),
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,

@@ -1,8 +1,9 @@
-"""Runs ONNX models: one class per runtime, and the form of a model that a runtime can open.
+"""Runs models: what a runtime offers, onnxruntime, and the form of an ONNX model that it can open.
 
 `ort` is onnxruntime as everybody calls it: it rewrites the graph while loading (it folds a Conv and its BatchNorm,
 for one). `ort-as-written` runs exactly the operators that stand in the file. Comparing two models under `ort` may
-compare a fold with a fold, so correctness is always judged as written.
+compare a fold with a fold, so correctness is always judged as written. PyTorch networks run in `torch`
+and `torch-compile` (`torchrunner`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +24,11 @@ from numpy.typing import ArrayLike, NDArray
 from bnfold.errors import UnsupportedError, UsageError
 
 Inputs = Mapping[str, ArrayLike] | Sequence[ArrayLike] | NDArray[Any]
+Declared = Mapping[str, tuple[str, tuple[int | None, ...] | None]]  # type and dimensions by name, as far as known
 
-RUNTIMES = ("ort", "ort-as-written")
+ONNX_RUNTIMES = ("ort", "ort-as-written")
+TORCH_RUNTIMES = ("torch", "torch-compile")
+RUNTIMES = (*ONNX_RUNTIMES, *TORCH_RUNTIMES)
 
 IN_MEMORY_LIMIT_BYTES = 1_800_000_000  # protobuf refuses messages of 2 GiB and more
 
@@ -40,8 +44,19 @@ class Runner(Protocol):
     def input_names(self) -> tuple[str, ...]:
         """The inputs that must be fed."""
 
+    @property
+    def inputs(self) -> Declared:
+        """What the model declares of its inputs."""
+
+    @property
+    def outputs(self) -> Declared | None:
+        """What the model declares of its outputs; None where only a run can tell."""
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One inference; the outputs by name, in the model's order."""
+
+    def prepared(self, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], Any]:
+        """A function that does one inference and nothing else, to be timed."""
 
 
 class OrtRunner:
@@ -110,15 +125,21 @@ class OrtRunner:
             named |= {key: np.asarray(item) for key, item in items.items()}
         return named
 
+    def prepared(self, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], Any]:
+        """A function that does one inference on these arrays; it raises as `run` does."""
+        return lambda: self.run(feeds)
+
 
 def make_runner(runtime: str, model: str | bytes, *, threads: int | None = None, label: str = "the model") -> OrtRunner:
-    """The runner of a runtime by its name.
+    """The runner of an ONNX runtime by its name.
 
     Raises:
         UsageError: There is no such runtime.
         UnsupportedError: It does not load the model.
     """
     check_runtime(runtime)
+    if runtime not in ONNX_RUNTIMES:
+        raise wrong_runtime(runtime, "ONNX")
     return OrtRunner(model, optimize=runtime == "ort", threads=threads, label=label)
 
 
@@ -132,6 +153,17 @@ def check_runtime(runtime: str) -> None:
         close = difflib.get_close_matches(runtime, RUNTIMES, n=1)
         guess = f"Did you mean {close[0]}? " if close else ""
         raise UsageError(f"no runtime is called {runtime!r}", f"{guess}There are: {', '.join(RUNTIMES)}.")
+
+
+def wrong_runtime(runtime: str, kind: str) -> UsageError:
+    """The refusal of a runtime that runs the other kind of model."""
+    runs, usable = (
+        ("a PyTorch network", ONNX_RUNTIMES) if runtime in TORCH_RUNTIMES else ("an ONNX model", TORCH_RUNTIMES)
+    )
+    return UsageError(
+        f"runtime {runtime!r} runs {runs}, and this is {'an ONNX model' if kind == 'ONNX' else 'a PyTorch network'}",
+        f"Use one of: {', '.join(usable)}.",
+    )
 
 
 def session_options(*, optimize: bool, threads: int | None = None) -> Any:
@@ -176,7 +208,7 @@ def as_ir(model: object) -> Any:
         return onnx_ir.from_proto(model)
     raise UnsupportedError(
         f"a {type(model).__module__}.{type(model).__name__} cannot be run directly",
-        "Pass the path of an ONNX file, an onnx.ModelProto or an onnx_ir.Model.",
+        "Pass a torch.nn.Module, a torch.export.ExportedProgram, an onnx.ModelProto, an onnx_ir.Model, or a path.",
     )
 
 

@@ -13,18 +13,22 @@ from numpy.typing import NDArray
 
 from bnfold.arrays import for_the_only_input
 from bnfold.bench import bench as bench_models
+from bnfold.choices import Choices
 from bnfold.conditions import Condition, failures, parse_condition
-from bnfold.errors import UnsupportedError, UsageError
+from bnfold.errors import UsageError
 from bnfold.feeds import load_input_data
 from bnfold.plan import Plan
 from bnfold.preprocess import Preprocessing, Step, insert, raw
 from bnfold.report import FileInfo, Report, stored_bytes
-from bnfold.runners import as_ir, count_operators
+from bnfold.runners import ONNX_RUNTIMES, TORCH_RUNTIMES, count_operators, wrong_runtime
 from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
+from bnfold.subjects import OnnxSubject
 from bnfold.verify import verify as verify_models
 
 if TYPE_CHECKING:
     import onnx_ir
+
+    from bnfold.load import Loaded
 
 StrPath = str | os.PathLike[str]
 
@@ -34,12 +38,7 @@ Progress = Callable[[str, float | None], None]
 
 LEVELS = ("full", "quick", "off")
 
-LATER_FORMATS = {
-    ".pt2": "an exported program",
-    ".pt": "a folded state dict",
-    ".pth": "a folded state dict",
-    ".safetensors": "a folded state dict",
-}
+FORMATS = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "state-dict", ".pt": "state-dict", ".pth": "state-dict"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Given:
 
 @dataclass(frozen=True)
 class TimingOptions:
-    """How to time."""
+    """How to time; `runtimes` None takes those that are usual for the models."""
 
-    runtimes: Sequence[str]
+    runtimes: Sequence[str] | None
     threads: int | None
     min_time: float
 
@@ -156,35 +155,96 @@ def preprocessed(
     return model, replace(report, operators_before=count_operators(model)), steps
 
 
-def report_on_files(
-    command: str, before: StrPath, after: StrPath | None, given: Given, tell: Progress
-) -> tuple[Given, Report]:
-    """The data by the names of the inputs, and a report on one or two ONNX files with nothing measured yet."""
+def open_files(
+    command: str,
+    before: StrPath,
+    after: StrPath | None,
+    given: Given,
+    tell: Progress,
+    *,
+    arch: str | None,
+    arch_args: Mapping[str, str] | None,
+    trust_pickle: bool,
+) -> tuple[tuple[object, ...], Given, Report]:
+    """One or two files as something to run, the data by the names of the inputs, and a report with nothing measured."""
     tell("loading", None)
-    first = as_ir(before)
-    given, notes = by_name(given, input_names(first))
+    from bnfold.load import load
+
+    paths = [before] if after is None else [before, after]
+    loaded = [
+        load(path, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle, arch_may_be_superfluous=True)
+        for path in paths
+    ]
+    if arch is not None and not any(each.format in ("state-dict", "safetensors") for each in loaded):
+        names = " and ".join(each.path for each in loaded)
+        holds = "holds the network itself" if after is None else "hold the networks themselves"
+        raise UsageError(f"--arch was given, and {names} {holds}", "Drop --arch.")
+    given, notes = by_name(given, _input_names(loaded[0]))
     report = Report(
         command,
-        FileInfo.of(before),
-        operators_before=count_operators(first),
-        bytes_before=stored_bytes(first, before),
-        notes=notes,
+        FileInfo(os.fspath(before), loaded[0].sha256, loaded[0].format),
+        operators_before=_operators(loaded[0]),
+        bytes_before=_bytes(loaded[0]),
+        notes=(*notes, *dict.fromkeys(note for each in loaded for note in each.notes)),
     )
+    models = tuple(_to_run(each) for each in loaded)
     if after is None:
-        return given, report
-    second = as_ir(after)
-    return given, replace(
-        report,
-        output=FileInfo.of(after),
-        operators_after=count_operators(second),
-        bytes_after=stored_bytes(second, after),
+        return models, given, report
+    return (
+        models,
+        given,
+        replace(
+            report,
+            output=FileInfo(os.fspath(after), loaded[1].sha256, loaded[1].format),
+            operators_after=_operators(loaded[1]),
+            bytes_after=_bytes(loaded[1]),
+        ),
     )
+
+
+def _to_run(loaded: Loaded) -> object:
+    """What was loaded, ONNX as the file it lies in."""
+    if loaded.format != "onnx":
+        return loaded.model
+    return OnnxSubject(os.path.abspath(loaded.path), loaded.model)  # type: ignore[arg-type]
+
+
+def _input_names(loaded: Loaded) -> list[str]:
+    """The inputs that must be fed."""
+    if loaded.format == "onnx":
+        return input_names(loaded.model)  # type: ignore[arg-type]
+    if loaded.format == "pt2":
+        from bnfold.programs import program_inputs
+
+        return program_inputs(loaded.model)
+    from bnfold.examples import required_inputs
+
+    return required_inputs(loaded.model)
+
+
+def _operators(loaded: Loaded) -> dict[str, int] | None:
+    """Operators by name; None for a module, of which only an export could tell."""
+    if loaded.format == "onnx":
+        return count_operators(loaded.model)
+    if loaded.format == "pt2":
+        from bnfold.programs import count_nodes
+
+        return count_nodes(loaded.model)  # type: ignore[arg-type]
+    return None
+
+
+def _bytes(loaded: Loaded) -> int | None:
+    if loaded.format == "onnx":
+        return stored_bytes(loaded.model, loaded.path)  # type: ignore[arg-type]
+    from bnfold.programs import weight_bytes
+
+    return weight_bytes(loaded.model)
 
 
 def verified(
     report: Report,
     before: object,
-    after: StrPath,
+    after: object,
     given: Given,
     rtol: float | None,
     atol: float | None,
@@ -207,7 +267,7 @@ def verified(
 
 
 def timed(
-    report: Report, before: object, after: StrPath | None, given: Given, options: TimingOptions, tell: Progress
+    report: Report, before: object, after: object | None, given: Given, options: TimingOptions, tell: Progress
 ) -> Report:
     """The report with their latencies."""
     timing = bench_models(
@@ -250,11 +310,54 @@ def check_level(level: str) -> None:
         raise UsageError(f"no level of verification is called {level!r}", f"{guess}There are: {', '.join(LEVELS)}.")
 
 
-def check_format(target: Path) -> None:
-    """Refuses an output in a format that is not written yet."""
+def output_format(target: Path) -> str:
+    """What an output is, by its suffix.
+
+    Raises:
+        UsageError: No format has it.
+    """
     suffix = target.suffix.lower()
-    if suffix in LATER_FORMATS:
-        raise UnsupportedError(
-            f"{target} would be {LATER_FORMATS[suffix]}; this version of bnfold writes ONNX only",
-            "Give the output the suffix .onnx.",
+    if suffix not in FORMATS:
+        close = difflib.get_close_matches(suffix, FORMATS, n=1)
+        guess = f"Did you mean {close[0]}? " if close else ""
+        said = (
+            f"has the suffix {target.suffix}, which is no format" if suffix else "has no suffix, which picks the format"
         )
+        raise UsageError(f"{target} {said}", f"{guess}Use one of: {', '.join(FORMATS)}.")
+    return FORMATS[suffix]
+
+
+def check_asked(
+    target: Path,
+    form: str,
+    choices: Choices,
+    options: TimingOptions,
+    given: Given,
+    *,
+    opset: int | None,
+    external_data: str,
+) -> None:
+    """Refuses what an output's format cannot have.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    kind = "ONNX" if form == "onnx" else "PyTorch"
+    for runtime in options.runtimes or ():
+        if runtime not in (ONNX_RUNTIMES if form == "onnx" else TORCH_RUNTIMES):
+            raise wrong_runtime(runtime, kind)
+    if form == "onnx":
+        return
+    asked = {
+        f"--opset {opset}": opset is not None,
+        f"--external-data {external_data}": external_data != "auto",
+        f"--leftover {choices.leftover}": choices.leftover != "keep",
+        "--norm-affine": choices.norm_affine,
+        "--mean, --std or --scale": bool(given.preprocessing),
+    }
+    for flag, is_asked in asked.items():
+        if is_asked:
+            raise UsageError(
+                f"{flag} was given, which is for ONNX, and {target} is not",
+                "Drop it, or give the output the suffix .onnx.",
+            )

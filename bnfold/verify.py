@@ -2,7 +2,7 @@
 
 A model is run from its file where it has one, so what is judged is what was written, not what was meant. Both sides run
 with every runtime optimisation off: onnxruntime folds a Conv and its BatchNorm while loading, and a wrong fold would
-then be compared with a right one, or a right one with itself.
+then be compared with a right one, or a right one with itself. PyTorch networks run operator by operator, as they stand.
 
 The check can only fail honestly: what the caller could notice besides the numbers (the names, count, order, dtypes and
 shapes of inputs and outputs) is compared first, and no tolerance excuses it.
@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from bnfold.compare import EXACT, Difference, check_tolerance, difference, tolerance_for
 from bnfold.errors import BnfoldError, UnsupportedError
-from bnfold.feeds import InputSpec, make_feeds, model_inputs
-from bnfold.runners import Inputs, OrtRunner, as_ir, named_inputs, runnable
+from bnfold.feeds import InputSpec, make_feeds
+from bnfold.pairing import Renamed, go_by_place, paired
+from bnfold.runners import Runner
+from bnfold.subjects import Subject, given_feeds, open_subjects
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -101,7 +103,7 @@ class Verdict:
 def verify(
     before: object,
     after: object,
-    inputs: Inputs | None = None,
+    inputs: Any = None,
     *,
     rtol: float | None = None,
     atol: float | None = None,
@@ -113,10 +115,13 @@ def verify(
     """Compares two models, whoever made the second.
 
     Args:
-        before: The path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`.
-        after: The same.
-        inputs: Arrays to run both on, by name or in the model's order; None draws seeded ones, at batch 1 and 3 where
-            the batch is dynamic.
+        before: A `torch.nn.Module`, `torch.export.ExportedProgram`, `onnx.ModelProto` or `onnx_ir.Model`, or the path
+            of a file that holds one. It is not changed.
+        after: The same, of any kind; where one is ONNX and the other PyTorch, or either is a Module, inputs and outputs
+            go together that have the same name, or the same place.
+        inputs: Arrays or tensors to run both on, by name or in the model's order; for a Module, what it is called with
+            (a tensor, a sequence of positional or a mapping of keyword arguments). None draws seeded ones, at batch 1
+            and 3 where the batch is dynamic.
         rtol: Largest error as a part of the output's scale; None takes the dtype's own (`compare.TOLERANCES`).
         atol: What is allowed on top of it; None as above.
         seed: Of the drawn inputs.
@@ -126,34 +131,39 @@ def verify(
 
     Raises:
         UnsupportedError: The model before cannot be run here, so there is nothing to compare with.
-        UsageError: The inputs do not fit the model before, or a tolerance is negative.
+        UsageError: The inputs do not fit the model before, a Module is in training mode or comes without inputs, or a
+            tolerance is negative.
     """
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
-    declared = as_ir(before)
-    as_ir(after)
     with ExitStack() as stack:
-        before_file = stack.enter_context(runnable(before))
-        after_file = stack.enter_context(runnable(after))
-        runner = OrtRunner(before_file, optimize=False, label="the model before")
+        first, second = open_subjects((before, after), stack, inputs, specs, seed)
+        runner: Runner = first.runner(first.as_written)
         try:
-            other = OrtRunner(after_file, optimize=False, label="the model after")
+            other: Runner = second.runner(second.as_written)
         except UnsupportedError as error:
             return _failed(error.what)
+        by_place = go_by_place(first, second)
+        if by_place and len(runner.inputs) != len(other.inputs):
+            return _failed(f"the inputs are {list(runner.inputs)} before and {list(other.inputs)} after")
+        if by_place:
+            other = Renamed(other, runner)
         failures = interface_differences(runner, other)
         if failures:
             return _failed(*failures)
-        trials = _trials(declared, runner, inputs, seed, specs, drawn)
-        return _run(runner, other, trials, rtol, atol, progress)
+        trials = _trials(first, inputs, seed, specs, drawn)
+        return _run(runner, other, trials, rtol, atol, progress, by_place=by_place)
 
 
-def interface_differences(before: OrtRunner, after: OrtRunner) -> tuple[str, ...]:
+def interface_differences(before: Runner, after: Runner) -> tuple[str, ...]:
     """What a caller of the two models would notice before running them, one sentence each."""
     found: list[str] = []
     for kind, ours, theirs in (
         ("input", before.inputs, after.inputs),
         ("output", before.outputs, after.outputs),
     ):
+        if ours is None or theirs is None:
+            continue  # only a run can tell
         missing = [name for name in ours if name not in theirs]
         added = [name for name in theirs if name not in ours]
         found += [f"{kind} {name!r} is missing after" for name in missing]
@@ -184,18 +194,18 @@ def _declared_problem(
 
 
 def _trials(
-    declared: Any,
-    runner: OrtRunner,
-    inputs: Inputs | None,
+    subject: Subject,
+    inputs: Any,
     seed: int,
     specs: Sequence[InputSpec],
     drawn: Callable[[Feeds], Feeds] | None,
 ) -> list[Callable[[], Feeds]]:
     """One function per input to try; each builds its feeds when called, so that only one set is in memory."""
+    declared = subject.declared
     if inputs is not None:
-        given = named_inputs(inputs, runner.input_names)
+        given = given_feeds(subject, inputs)
         return [lambda: make_feeds(declared, batch=1, seed=seed, specs=specs, data=given)]
-    dynamic = any(decl.shape and decl.shape[0] is None for decl in model_inputs(declared))
+    dynamic = any(decl.shape and decl.shape[0] is None for decl in declared)
 
     def draw(batch: int, offset: int) -> Feeds:
         feeds = make_feeds(declared, batch=batch, seed=seed + offset, specs=specs)
@@ -206,12 +216,14 @@ def _trials(
 
 
 def _run(
-    before: OrtRunner,
-    after: OrtRunner,
+    before: Runner,
+    after: Runner,
     trials: Sequence[Callable[[], Feeds]],
     rtol: float | None,
     atol: float | None,
     progress: Callable[[float], None] | None,
+    *,
+    by_place: bool,
 ) -> Verdict:
     differences: dict[str, Difference] = {}
     dtypes: dict[str, np.dtype[Any]] = {}
@@ -229,6 +241,8 @@ def _run(
             got = after.run(feeds)
         except BnfoldError as error:
             return _failed(f"{error.what}, where the model before does", inputs=tried)
+        if by_place and len(expected) == len(got):
+            got = {ours: got[theirs] for ours, theirs in zip(expected, paired(list(expected), list(got)), strict=True)}
         if list(expected) != list(got):
             return _failed(f"the outputs are {list(expected)} before and {list(got)} after", inputs=tried)
         tried += 1

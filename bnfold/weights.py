@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import InputError, UnsupportedError
+from bnfold.errors import InputError, UnreadableError, UnsupportedError
+from bnfold.recipe import DAMAGED, KEY, PREFIX, parse, parse_json
 from bnfold.wording import listed, printable
 
 if TYPE_CHECKING:
     import torch
 
+    from bnfold.remodel import FoldedState
+
+STATE = "state_dict"  # where a folded checkpoint keeps its tensors, beside its recipe
 WRAPPERS = ("model", "state_dict", "model_state_dict", "ema", "model_ema", "state_dict_ema", "net")
 PREFIXES = ("module", "_orig_mod")
 
@@ -29,7 +33,7 @@ def unwrap(content: object, path: str) -> tuple[object, tuple[str, ...]]:
     import torch
 
     notes: list[str] = []
-    while isinstance(content, Mapping):
+    while isinstance(content, Mapping) and not _is_folded(content):
         wrappers = [key for key in WRAPPERS if isinstance(content.get(key), (Mapping, torch.nn.Module))]
         if not wrappers:
             break
@@ -43,12 +47,42 @@ def unwrap(content: object, path: str) -> tuple[object, tuple[str, ...]]:
             f"{path} holds an object of type {type(content).__name__}, neither a state dict nor a module",
             "Save model.state_dict() and pass --arch.",
         )
-    if not any(isinstance(value, torch.Tensor) for value in content.values()):
+    if not _is_folded(content) and not any(isinstance(value, torch.Tensor) for value in content.values()):
         raise UnsupportedError(
             f"{path} holds no weights; its keys are {listed(content) or 'none'}",
             f"Put the state dict at the top, or under one of: {', '.join(WRAPPERS)}.",
         )
     return content, tuple(notes)
+
+
+def folded_in(content: object, path: str) -> FoldedState | None:
+    """The folded state dict inside what a file holds, with the names that its tensors have in the network.
+
+    Raises:
+        UnreadableError: There is a recipe, and it or what stands beside it does not read.
+        UnsupportedError: A later version of bnfold wrote it.
+    """
+    if not _is_folded(content):
+        return None
+    import torch
+
+    from bnfold.remodel import FoldedState
+
+    assert isinstance(content, Mapping)
+    told, state = content[KEY], content.get(STATE)
+    recipe = parse_json(told, path) if isinstance(told, str) else parse(told, path)
+    if not isinstance(state, Mapping) or set(content) != {KEY, STATE}:
+        raise UnreadableError(f"{path} has a recipe, and not a state dict alone beside it", DAMAGED)
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or not str(name).startswith(PREFIX):
+            raise UnreadableError(
+                f"{path} has a recipe, and beside it '{printable(str(name))}', which is no folded tensor", DAMAGED
+            )
+    return FoldedState({str(name).removeprefix(PREFIX): value for name, value in state.items()}, recipe)
+
+
+def _is_folded(content: object) -> bool:
+    return isinstance(content, Mapping) and KEY in content and not hasattr(content[KEY], "shape")
 
 
 def fill(module: torch.nn.Module, state: Mapping[str, Any], path: str, arch: str) -> tuple[str, ...]:

@@ -592,8 +592,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "verify runs optimised sessions",
         "bnfold/verify.py",
-        'OrtRunner(before_file, optimize=False, label="the model before")',
-        'OrtRunner(before_file, optimize=True, label="the model before")',
+        "first.runner(first.as_written)",
+        "first.runner(first.runtimes[0])",
         ("tests/test_verify.py",),
     ),
     Mutant(
@@ -620,8 +620,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "sessions timed in a fixed order",
         "bnfold/bench.py",
-        "for which in rng.permutation(len(runners)):",
-        "for which in range(len(runners)):",
+        "for which in rng.permutation(len(calls)):",
+        "for which in range(len(calls)):",
         ("tests/test_bench.py", "-k", "order"),
     ),
     Mutant(

@@ -16,6 +16,7 @@ from onnx import helper
 
 from bnfold.bench import bench, claim, median_interval, time_rounds
 from bnfold.errors import UnsupportedError, UsageError
+from bnfold.subjects import OnnxSubject
 
 bench_module = importlib.import_module("bnfold.bench")  # `bnfold.bench` itself is the function
 
@@ -57,7 +58,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def rounds(runners: list[Sleeper], min_time: float) -> np.ndarray:
-    return time_rounds(runners, {}, min_time=min_time, seed=0, progress=lambda done: None)  # type: ignore[arg-type]
+    calls = [lambda runner=runner: runner.run({}) for runner in runners]
+    return time_rounds(calls, min_time=min_time, seed=0, progress=lambda done: None)
 
 
 def work(repeats: int) -> onnx.ModelProto:
@@ -137,7 +139,7 @@ def test_what_the_runtime_folds_is_said(
 ) -> None:
     monkeypatch.setattr(bench_module, "count_operators", lambda model: {"BatchNormalization": found})
     monkeypatch.setattr(bench_module, "batch_norms_after_load", lambda model: left)
-    assert bench_module._runtime_folds(None, b"") == said
+    assert bench_module._runtime_folds(OnnxSubject(b"", None, "the model before")) == said
 
 
 @pytest.mark.parametrize(

@@ -198,11 +198,40 @@ REFUSALS = {
         5,
         "error[OUTPUT]: model.onnx is the input itself\nName another output: -o FILE.\n",
     ),
-    "format of a later version": (
+    "ONNX to PyTorch": (
         ["model.onnx", "-o", "out.pt2"],
         4,
-        "error[UNSUPPORTED]: out.pt2 would be an exported program; this version of bnfold writes ONNX only\n"
-        "Give the output the suffix .onnx.\n",
+        "error[UNSUPPORTED]: model.onnx is an ONNX file, which cannot become a PyTorch network again\n"
+        "Give the output the suffix .onnx, or convert the PyTorch model.\n",
+    ),
+    "an unknown suffix": (
+        ["model.onnx", "-o", "out.onx"],
+        2,
+        "error[USAGE]: out.onx has the suffix .onx, which is no format\n"
+        "Did you mean .onnx? Use one of: .onnx, .pt2, .safetensors, .pt, .pth.\n",
+    ),
+    "no suffix": (
+        ["model.onnx", "-o", "out"],
+        2,
+        "error[USAGE]: out has no suffix, which picks the format\nUse one of: .onnx, .pt2, .safetensors, .pt, .pth.\n",
+    ),
+    "--opset without ONNX": (
+        ["net.pt", "-o", "out.pt2", "--opset", "18"],
+        2,
+        "error[USAGE]: --opset 18 was given, which is for ONNX, and out.pt2 is not\n"
+        "Drop it, or give the output the suffix .onnx.\n",
+    ),
+    "--external-data without ONNX": (
+        ["net.pt", "-o", "out.safetensors", "--external-data", "always"],
+        2,
+        "error[USAGE]: --external-data always was given, which is for ONNX, and out.safetensors is not\n"
+        "Drop it, or give the output the suffix .onnx.\n",
+    ),
+    "a runtime that runs something else": (
+        ["net.pt", "-o", "out.pt2", "--bench", "--runtime", "ort"],
+        2,
+        "error[USAGE]: runtime 'ort' runs an ONNX model, and this is a PyTorch network\n"
+        "Use one of: torch, torch-compile.\n",
     ),
     "JSON in no folder": (
         ["model.onnx", "--json", "no-such-folder/report.json"],
@@ -580,7 +609,7 @@ def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
         assert set(ours) - printing == set(theirs) - {"progress"}
         for name in set(ours) - printing:
             default = ours[name].default
-            if default not in (None, options.ALL_RUNTIMES):
+            if default is not None:
                 assert default == theirs[name].default
 
 

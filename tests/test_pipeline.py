@@ -16,10 +16,10 @@ import tiny
 
 import bnfold.frontends.onnx as frontend
 from bnfold import pipeline
-from bnfold.errors import BnfoldError, OutputError, UnreadableError, UnsupportedError, UsageError
+from bnfold.errors import BnfoldError, OutputError, UnreadableError, UsageError
 from bnfold.pipeline import convert, default_output, inspect
 
-ONLY = "; this version of bnfold writes ONNX only"
+FOR_ONNX = ", which is for ONNX, and "
 QUICK = {"bench": True, "min_time": 0.05, "threads": 1}
 
 
@@ -340,9 +340,12 @@ def test_progress_names_the_stages_in_order(model: Path) -> None:
         ({"std": 0}, UsageError, "--std has a 0, and is divided by"),
         ({"dynamic": ["x"]}, UsageError, "--dynamic 'x' is not NAME:AXIS=SYMBOL"),
         ({"input_data": "no.npz"}, UnreadableError, "cannot read no.npz: No such file or directory"),
-        ({"output": "out.pt2"}, UnsupportedError, "out.pt2 would be an exported program" + ONLY),
-        ({"output": "o.safetensors"}, UnsupportedError, "o.safetensors would be a folded state dict" + ONLY),
-        ({"output": "OUT.PT"}, UnsupportedError, "OUT.PT would be a folded state dict" + ONLY),
+        ({"output": "out.tflite"}, UsageError, "out.tflite has the suffix .tflite, which is no format"),
+        ({"output": "out.pt2", "opset": 18}, UsageError, "--opset 18 was given" + FOR_ONNX + "out.pt2 is not"),
+        ({"output": "OUT.PT2", "leftover": "conv"}, UsageError, "--leftover conv was given" + FOR_ONNX + "OUT.PT2 is not"),
+        ({"output": "o.pt", "norm_affine": True}, UsageError, "--norm-affine was given" + FOR_ONNX + "o.pt is not"),
+        ({"output": "o.pth", "mean": 1}, UsageError, "--mean, --std or --scale was given" + FOR_ONNX + "o.pth is not"),
+        ({"runtimes": ["torch"]}, UsageError, "runtime 'torch' runs a PyTorch network, and this is an ONNX model"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_the_call_is_said_before_the_model_is_opened(

@@ -248,15 +248,6 @@ def test_what_is_no_model_is_an_error(thing: object) -> None:
         verify(tiny.conv_bn(), thing)
 
 
-def test_a_module_is_an_error_with_words() -> None:
-    import torch
-
-    with pytest.raises(UnsupportedError) as caught:
-        verify(torch.nn.Identity(), tiny.folded())
-    assert caught.value.what == "a torch.nn.modules.linear.Identity cannot be run directly"
-    assert caught.value.hint == "Pass the path of an ONNX file, an onnx.ModelProto or an onnx_ir.Model."
-
-
 @pytest.mark.parametrize("wrap", [lambda x: {"x": x}, lambda x: [x], lambda x: (x,), lambda x: x])
 def test_inputs_can_be_given(wrap: object) -> None:
     x = np.random.default_rng(0).standard_normal(X).astype(np.float32)

@@ -1,0 +1,161 @@
+"""The recipe that leads from an unfolded network to the folded one of the same class.
+
+It is read off the two networks, not off what the fold did: whatever they differ in is either in the recipe's
+vocabulary, or is refused in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnfold.errors import InputError, UnsupportedError
+from bnfold.recipe import ACTIVATIONS, Change, Recipe, Setting
+from bnfold.remodel import FoldedState, check, held, may_set, shapes
+from bnfold.wording import printable
+
+INTERNAL = frozenset(vars(nn.Module())) | {"_reversed_padding_repeated_twice"}
+
+
+def folded_state(before: nn.Module, after: nn.Module, *, sha256: str, version: str) -> FoldedState:
+    """What to store of a folded network.
+
+    Args:
+        before: The network that was folded.
+        after: The same class, folded.
+        sha256: Of the file that the unfolded weights came from.
+        version: Of bnfold.
+
+    Raises:
+        UnsupportedError: A fresh network could not become the folded one.
+    """
+    state = after.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise _not_restorable(f"its state holds {printable(name)}, which is no tensor")
+    loose = _loose_buffers(before, after)
+    tensors = {name: value.detach() for name, value in (state | loose).items()}
+    recipe = Recipe(tuple(_changes(before, after)), shapes(before), tuple(loose), sha256, version)
+    made = FoldedState(tensors, recipe)
+    try:
+        check(before, made, "the folded network", type(before).__name__)
+    except InputError as error:
+        raise _not_restorable(error.what) from error
+    return made
+
+
+def _changes(before: nn.Module, after: nn.Module) -> Iterator[Change]:
+    """What became of each module, outer ones first."""
+    theirs = dict(after.named_modules(remove_duplicate=False))
+    replaced: list[str] = []
+    for path, ours in before.named_modules():
+        if any(path.startswith(f"{outer}.") for outer in replaced) and path not in theirs:
+            continue
+        if path not in theirs:
+            raise _not_restorable(f"{path} is gone")
+        change = _change(path, ours, theirs[path])
+        if change is None:
+            continue
+        if change.becomes != "itself" or change.plain:
+            replaced.append(path)
+        yield change
+
+
+def _change(path: str, before: nn.Module, after: nn.Module) -> Change | None:
+    was = type(before).__name__
+    kinds = (type(before), type(after))
+    same_children = [name for name, _ in before.named_children()] == [name for name, _ in after.named_children()]
+    if kinds[1] is nn.Identity and kinds[0] is not nn.Identity:
+        return Change(path, was, "identity")
+    if kinds[1] is nn.Sequential and (kinds[0] is not nn.Sequential or not same_children):
+        names = [name for name, _ in after.named_children()]
+        own = dict(before.named_children())
+        if names and all(name in own for name in names):
+            return Change(path, was, "children", children=tuple(names))
+        left = [_activation(path, child) for child in after.children()]
+        return Change(path, was, "activations", activations=tuple(left))
+    if kinds[0] is not kinds[1] and kinds[1].__name__ in ACTIVATIONS:
+        return Change(path, was, "activations", activations=(_activation(path, after),))
+    plain = _plain(before, after)
+    if kinds[0] is not kinds[1] and not (plain and kinds[1] is kinds[0].__bases__[0]):
+        raise _not_restorable(f"{path} became a {kinds[1].__name__}")
+    adds, drops = _parameters(path, before, after, plain)
+    sets = _settings(path, before, after)
+    if not (adds or drops or sets or plain):
+        return None
+    return Change(path, was, "itself", sets=sets, adds=adds, drops=drops, plain=plain)
+
+
+def _activation(path: str, module: nn.Module) -> tuple[str, dict[str, Any]]:
+    name = type(module).__name__
+    if name not in ACTIVATIONS or type(module) is not getattr(nn, name):
+        raise _not_restorable(f"{path} became a {name}")
+    return name, {key: getattr(module, key) for key in ACTIVATIONS[name]}
+
+
+def _plain(before: nn.Module, after: nn.Module) -> tuple[str, ...]:
+    """Weights that were computed from parameters of a module, by a parametrization or by a hook, and are not now."""
+    if nn.utils.parametrize.is_parametrized(before) and not nn.utils.parametrize.is_parametrized(after):
+        return tuple(before.parametrizations)  # type: ignore[arg-type]
+    computed = [name.removesuffix("_g") for name in before._parameters if name.endswith("_g")]
+    computed += [name.removesuffix("_orig") for name in before._parameters if name.endswith("_orig")]
+    return tuple(name for name in computed if name in after._parameters and name not in before._parameters)
+
+
+def _parameters(
+    path: str, before: nn.Module, after: nn.Module, plain: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of parameters and buffers that came, and that went; weights that became plain are neither."""
+    ours, theirs = held(before), held(after)
+    adds = tuple(name for name in theirs if name not in ours and name not in plain)
+    parts = {f"{name}{end}" for name in plain for end in ("_g", "_v", "_orig", "_u")}
+    drops = tuple(name for name in ours if name not in theirs and name not in parts)
+    for name in adds:
+        if name not in before._parameters or name not in ("weight", "bias"):
+            raise _not_restorable(f"{path} got a {name}")
+    return adds, drops
+
+
+def _settings(path: str, before: nn.Module, after: nn.Module) -> dict[str, Setting]:
+    """Attributes of one value before and another after; of those that are no plain data nothing is said."""
+    sets: dict[str, Setting] = {}
+    ours, theirs = vars(before), vars(after)
+    for name in sorted(set(ours) & set(theirs) - INTERNAL):
+        old, new = ours[name], theirs[name]
+        if not (_is_plain(old) and _is_plain(new)) or (type(old) is type(new) and old == new):
+            continue
+        if not may_set(before, name):
+            raise _not_restorable(f"{path}.{name} became {printable(repr(new), 60)}")
+        sets[name] = new
+    return sets
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _loose_buffers(before: nn.Module, after: nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers outside the state dict that are not what a fresh network has."""
+    kept = set(after.state_dict())
+    ours = dict(before.named_buffers(remove_duplicate=False))
+    found = {}
+    for name, value in after.named_buffers(remove_duplicate=False):
+        if name not in kept and (name not in ours or not _equal(ours[name], value)):
+            found[name] = value
+    return found
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+
+
+def _not_restorable(why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the folded network cannot be restored from a state dict: {why}",
+        "Give the output the suffix .pt2: a program holds weights and graph.",
+    )

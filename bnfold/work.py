@@ -1,0 +1,223 @@
+"""From a model file to what is about to be written: opened, folded, and how to write it and read it back.
+
+One function per kind of output. What comes after is the same for all: `pipeline.convert` writes, reads back, verifies,
+times, and moves the file into its place.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnfold.choices import Choices
+from bnfold.errors import UnsupportedError
+from bnfold.leftover import said
+from bnfold.plan import Plan
+from bnfold.preprocess import Step, fate
+from bnfold.report import FileInfo, Report, stored_bytes, version
+from bnfold.runners import as_ir, count_operators
+from bnfold.stages import Given, Progress, StrPath, by_name, open_model, preprocessed, with_copies_noted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnfold.export import Staged
+    from bnfold.load import Loaded
+    from bnfold.programs import Exported
+
+WHOLE = "Give the output the suffix .pt2: a program holds weights and graph."
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that came in, and how to open it.
+
+    Attributes:
+        path: The file.
+        arch: The code that builds the network, for checkpoints.
+        arch_args: Keyword arguments of that code.
+        trust_pickle: Whether code in the file may run.
+        opset: The ONNX opset to export.
+    """
+
+    path: StrPath
+    arch: str | None
+    arch_args: Mapping[str, str] | None
+    trust_pickle: bool
+    opset: int | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A folded model that is not written yet.
+
+    Attributes:
+        report: On the fold; nothing is checked yet.
+        given: What the caller said, with the data by the names of the inputs.
+        before: What the folded model is compared with.
+        staged: Writes it where it can be read.
+        read_back: What stands in the written file, to be compared.
+        bytes_after: Its size, from the path of the written file.
+        steps: The preprocessing that both begin with.
+    """
+
+    report: Report
+    given: Given
+    before: object
+    staged: Callable[[], AbstractContextManager[Staged]]
+    read_back: Callable[[str], object]
+    bytes_after: Callable[[str], int | None]
+    steps: tuple[Step, ...] = ()
+
+
+def to_onnx(
+    source: Source, target: Path, given: Given, choices: Choices, tell: Progress, *, external_data: str, force: bool
+) -> Work:
+    """Any model as a folded ONNX model."""
+    unfolded, given, report = open_model(
+        "convert",
+        source.path,
+        given,
+        tell,
+        arch=source.arch,
+        arch_args=source.arch_args,
+        opset=source.opset,
+        trust_pickle=source.trust_pickle,
+    )
+    unfolded, report, steps = preprocessed(unfolded, report, given)
+    tell("folding", None)
+    from bnfold.export import staged
+    from bnfold.frontends.onnx import fold_model
+
+    folded, plan = fold_model(unfolded, choices)
+    report = with_copies_noted(report, plan)
+    after = count_operators(folded)
+    left = said(choices.leftover, plan.kept, after.get("BatchNormalization", 0))
+    return Work(
+        replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan), *left), operators_after=after),
+        given,
+        before=source.path if report.source.format == "onnx" and not steps else unfolded,
+        staged=lambda: staged(folded, target, external_data=external_data, force=force),
+        read_back=lambda path: path,
+        bytes_after=lambda path: stored_bytes(as_ir(path), path),
+        steps=steps,
+    )
+
+
+def to_program(source: Source, target: Path, given: Given, choices: Choices, tell: Progress, *, force: bool) -> Work:
+    """A PyTorch model as a folded `.pt2` program."""
+    _, exported, given, report = _open_torch(source, given, tell)
+    tell("folding", None)
+    from bnfold.folding import fold
+    from bnfold.programs import count_nodes, weight_bytes
+    from bnfold.torchexport import read_program, staged_program
+
+    folded = fold(exported.program, duplicate=choices.duplicate)
+    return Work(
+        _with_plan(report, folded.plan, count_nodes(folded.model)),
+        given,
+        before=exported.program,
+        staged=lambda: staged_program(folded.model, target, force=force),
+        read_back=read_program,
+        bytes_after=lambda path: weight_bytes(folded.model),
+    )
+
+
+def to_state(source: Source, target: Path, given: Given, choices: Choices, tell: Progress, *, force: bool) -> Work:
+    """A PyTorch network as a folded state dict, with the recipe that makes a fresh network of the class fit it.
+
+    Raises:
+        UnsupportedError: There is no class, or the fold does not fit into it.
+    """
+    loaded, exported, given, report = _open_torch(source, given, tell)
+    module = _network_of_a_class(loaded, target)
+    tell("folding", None)
+    from bnfold.folded import folded_state
+    from bnfold.folding import fold
+    from bnfold.networks import of_module, of_program
+    from bnfold.programs import count_nodes, export_again, weight_bytes
+    from bnfold.remodel import restore_into
+    from bnfold.subjects import TorchSubject
+    from bnfold.torchexport import staged_state
+
+    assert exported.example is not None
+    args, kwargs = exported.example.call()
+    folded = fold(module, dict(exported.example.arguments) if kwargs else args, duplicate=choices.duplicate)
+    if type(folded.model) is not type(module):
+        raise UnsupportedError(
+            f"{target} would be a folded state dict, which does not fit into {type(module).__name__}: "
+            f"{'; '.join(folded.plan.notes)}",
+            WHOLE,
+        )
+    state = folded_state(module, folded.model, sha256=loaded.sha256, version=version())
+    declared = of_program(exported.program, "the model").declared
+
+    def subject(network: nn.Module) -> TorchSubject:
+        assert exported.example is not None
+        return TorchSubject(replace(of_module(network, exported.example), declared=declared))
+
+    def read_back(path: str) -> TorchSubject:
+        from bnfold.load import read_folded
+
+        fresh = copy.deepcopy(module)
+        restore_into(fresh, read_folded(path), os.fspath(target), type(module).__name__)
+        return subject(fresh)
+
+    return Work(
+        _with_plan(report, folded.plan, count_nodes(export_again(folded.model, exported))),
+        given,
+        before=subject(module),
+        staged=lambda: staged_state(state, target, force=force),
+        read_back=read_back,
+        bytes_after=lambda path: weight_bytes(folded.model),
+    )
+
+
+def _open_torch(source: Source, given: Given, tell: Progress) -> tuple[Loaded, Exported, Given, Report]:
+    """What was loaded, its program with nothing folded, the data by the names of its inputs, and a report."""
+    tell("loading", None)
+    from bnfold.load import load
+
+    loaded = load(source.path, arch=source.arch, arch_args=source.arch_args, trust_pickle=source.trust_pickle)
+    tell("exporting", None)
+    from bnfold.examples import required_inputs
+    from bnfold.programs import count_nodes, export_loaded, program_inputs, weight_bytes
+
+    given, notes = by_name(given, required_inputs(loaded.model))
+    exported = export_loaded(loaded, inputs=given.specs, data=given.data, dynamic=given.dynamic, seed=given.seed)
+    given, also = by_name(given, program_inputs(exported.program))
+    report = Report(
+        "convert",
+        FileInfo(os.fspath(source.path), loaded.sha256, loaded.format),
+        operators_before=count_nodes(exported.program),
+        bytes_before=weight_bytes(exported.program),
+        notes=(*loaded.notes, *notes, *exported.notes, *also),
+    )
+    return loaded, exported, given, report
+
+
+def _network_of_a_class(loaded: Loaded, target: Path) -> Any:
+    """The module, of which the user has the code."""
+    import torch
+
+    if loaded.folded:
+        raise UnsupportedError(
+            f"{loaded.path} is a folded state dict already, and {target} would be one of another class",
+            "Fold the unfolded checkpoint, or give the output the suffix .pt2 or .onnx.",
+        )
+    if not isinstance(loaded.model, torch.nn.Module) or isinstance(loaded.model, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            f"{target} would be a folded state dict, and {loaded.path} has no class to restore it into",
+            WHOLE,
+        )
+    return loaded.model
+
+
+def _with_plan(report: Report, plan: Plan, operators: dict[str, int]) -> Report:
+    report = with_copies_noted(report, plan)
+    return replace(report, plan=plan, notes=(*report.notes, *plan.notes), operators_after=operators)
