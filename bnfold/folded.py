@@ -81,7 +81,7 @@ def _change(path: str, before: nn.Module, after: nn.Module) -> Change | None:
         return Change(path, was, "activations", activations=(_activation(path, after),))
     plain = _plain(before, after)
     if kinds[0] is not kinds[1] and not (plain and kinds[1] is kinds[0].__bases__[0]):
-        raise _not_restorable(f"{path} became a {kinds[1].__name__}")
+        raise _not_restorable(f"{path or 'the network'} became a {kinds[1].__name__}")
     adds, drops = _parameters(path, before, after, plain)
     sets = _settings(path, before, after)
     if not (adds or drops or sets or plain):

@@ -39,7 +39,7 @@ class FoldedState:
 
 
 def restore_into(module: nn.Module, folded: FoldedState, path: str, what: str) -> tuple[str, ...]:
-    """Makes a fresh network the folded one, in place, and loads its weights; it is in evaluation mode then.
+    """Makes a fresh network the folded one, in place, and loads its weights; one in training mode leaves it.
 
     Args:
         module: The network as its class builds it; left as it is if anything does not fit.
@@ -59,7 +59,8 @@ def restore_into(module: nn.Module, folded: FoldedState, path: str, what: str) -
     with torch.no_grad():
         for name, value in folded.tensors.items():
             _load(*places[name], value)
-    module.eval()
+    if module.training:
+        module.eval()
     count = len(folded.recipe.changes)
     return (f"folded state dict: {len(folded.tensors)} tensors, {count} module{'' if count == 1 else 's'} changed",)
 

@@ -56,13 +56,19 @@ def staged_state(
     """A folded state dict with its recipe as a file that is not yet in its place; the suffix picks the format.
 
     Raises:
+        UnsupportedError: safetensors has no type for one of the tensors.
         OutputError: The file cannot be written.
     """
     tensors = _apart({PREFIX + name: value.detach().cpu().contiguous() for name, value in folded.tensors.items()})
     if os.fspath(path).lower().endswith(".safetensors"):
         import safetensors.torch
 
-        data = safetensors.torch.save(tensors, {KEY: folded.recipe.to_json(), "format": "pt"})
+        try:
+            data = safetensors.torch.save(tensors, {KEY: folded.recipe.to_json(), "format": "pt"})
+        except KeyError as error:
+            raise UnsupportedError(
+                f"safetensors has no type for {error.args[0]}", "Give the output the suffix .pt or .pt2."
+            ) from error
         return staged_file(lambda place: save(place, data), path, force=force)
     buffer = io.BytesIO()
     torch.save({STATE: tensors, KEY: folded.recipe.to_dict()}, buffer)

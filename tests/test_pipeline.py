@@ -342,7 +342,7 @@ def test_progress_names_the_stages_in_order(model: Path) -> None:
         ({"input_data": "no.npz"}, UnreadableError, "cannot read no.npz: No such file or directory"),
         ({"output": "out.tflite"}, UsageError, "out.tflite has the suffix .tflite, which is no format"),
         ({"output": "out.pt2", "opset": 18}, UsageError, "--opset 18 was given" + FOR_ONNX + "out.pt2 is not"),
-        ({"output": "OUT.PT2", "leftover": "conv"}, UsageError, "--leftover conv was given" + FOR_ONNX + "OUT.PT2 is not"),
+        ({"output": "O.PT2", "leftover": "conv"}, UsageError, "--leftover conv was given" + FOR_ONNX + "O.PT2 is not"),
         ({"output": "o.pt", "norm_affine": True}, UsageError, "--norm-affine was given" + FOR_ONNX + "o.pt is not"),
         ({"output": "o.pth", "mean": 1}, UsageError, "--mean, --std or --scale was given" + FOR_ONNX + "o.pth is not"),
         ({"runtimes": ["torch"]}, UsageError, "runtime 'torch' runs a PyTorch network, and this is an ONNX model"),
