@@ -63,9 +63,13 @@ class Example:
         )
 
     def stretched(self, dims: OpenDims) -> Example:
-        """The same call with every open dimension of size 1 repeated to size 2."""
+        """The same call with every open dimension of size 1 repeated to size 2, in tensors of its own.
+
+        torch.export marks the tensors it is given; another export of them would still want the dimension open.
+        """
 
         def stretch(name: str, value: Any) -> Any:
+            value = value.clone() if name in dims else value
             for axis in dims.get(name, {}):
                 if value.shape[axis] == 1:
                     value = torch.cat([value, value], dim=axis)
