@@ -249,15 +249,3 @@ def test_an_onnx_model_cannot_be_captured_differently() -> None:
         "error[UNSUPPORTED]: --opset 20 was given, and model.pt is an ONNX file of opset 17\n"
         "Drop --opset, or convert the PyTorch model."
     )
-
-
-def test_a_batch_of_two_that_does_not_stay_open_is_fixed() -> None:
-    """The first try marks its tensors; the second must not be given the same ones."""
-
-    class Fixed(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.reshape(2, -1)
-
-    captured = capture(Loaded(Fixed().eval(), "module", "m.pt", ""), inputs=[parse_input("2x3x4")])
-    assert [tuple(value.shape) for value in captured.model.graph.inputs] == [(2, 3, 4)]
-    assert captured.notes[0].startswith("the batch dimension is fixed")

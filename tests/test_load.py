@@ -392,3 +392,14 @@ def test_trusted_code_that_cannot_be_imported(here: Path) -> None:
         "ModuleNotFoundError: No module named 'xorch'\n"
         "Run from the folder that holds its code, or put that folder on PYTHONPATH."
     )
+
+
+def test_a_safetensors_header_may_begin_as_a_pickle_does(here: Path) -> None:
+    """Its first 8 bytes are its length: of 896 bytes, the first two are those of a pickle's third protocol."""
+    for size in range(0, 800, 8):
+        safetensors.torch.save_file(network().state_dict(), "net.st", {"note": "x" * size})
+        if Path("net.st").read_bytes().startswith(b"\x80\x03"):
+            break
+    else:
+        raise AssertionError("no header has that length")
+    assert load("net.st", arch="nets.py:net").format == "safetensors"
