@@ -2,10 +2,9 @@
 
     python examples/fold_then_quantise.py OUTPUT_FOLDER
 
-Quantisers work on convolutions and what follows them. A BatchNorm that no convolution precedes stays in float32 between
-two of them, and every tensor on its way is rounded once more. So the network is folded first. Here onnxruntime
-quantises it (static, QDQ, int8 weights per channel): it comes with bnfold, whereas torch's own quantisation has moved
-to a package of its own, torchao.
+A BatchNorm that no convolution precedes stays an operator of its own in a quantised network, and its result is rounded
+once more. So the network is folded first. Here onnxruntime quantises it (static, QDQ, int8 weights per channel): it
+comes with bnfold, whereas torch's own quantisation has moved to a package of its own, torchao.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 
 import networks
 import numpy as np
+import onnx
 import onnx_ir
 import pytest
 import tiny
@@ -128,6 +129,19 @@ def test_another_number_of_inputs_or_outputs_fails() -> None:
     assert verify(Sum().eval(), exported(one, X), (X, X)).failures == (
         "the inputs are ['x', 'y'] before and ['input'] after",
     )
+
+
+def test_inputs_of_the_same_names_go_together_in_whatever_order() -> None:
+    class Difference(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x - y
+
+    node = onnx.helper.make_node("Sub", ["x", "y"], ["z"])
+    x, y, z = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (2,)) for name in "xyz")
+    graph = onnx.helper.make_graph([node], "difference", [y, x], [z])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    assert verify(Difference().eval(), model, (torch.tensor([1.0, 2.0]), torch.tensor([4.0, 8.0])))
+    assert verify(model, Difference().eval())
 
 
 def test_a_network_with_a_state_is_left_as_it_was_and_sees_the_same_each_time() -> None:

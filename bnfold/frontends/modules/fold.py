@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.frontends.aten.program import Planned, plan_program, read_program
 from bnfold.frontends.aten.rewrite import rewrite_program
+from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
 from bnfold.frontends.modules.prepare import bake, copied, observed, refuse, unwrapped
 from bnfold.frontends.modules.regions import become
@@ -164,16 +165,7 @@ def _exported(module: nn.Module, call: Call) -> ExportedProgram:
 def _as_graph(planned: Planned) -> nn.Module:
     """The folded program as a module with the names of the one it was exported from."""
     reading = planned.reading
-    folded = rewrite_program(reading.program, planned.edits, reading.context)
-    try:
-        made: nn.Module = torch.export.unflatten(folded)
-    except Exception:
-        made = folded.module()
-    for part in made.modules():
-        for node in getattr(getattr(part, "graph", None), "nodes", ()):
-            node.meta.pop("val", None)  # tensors without numbers, which cannot be copied
-    made.training = False
-    return made
+    return unflattened(rewrite_program(reading.program, planned.edits, reading.context))
 
 
 def _call(example_inputs: Any, dynamic_shapes: Any) -> Call:
