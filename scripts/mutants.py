@@ -747,7 +747,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the model with its preprocessing compared with the one without",
-        "bnfold/pipeline.py",
+        "bnfold/work.py",
         " and not steps else unfolded",
         " else unfolded",
         ("tests/test_preprocess.py",),
