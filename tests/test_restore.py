@@ -280,6 +280,7 @@ LIES: dict[str, tuple[type[BnfoldError], Callable[[dict[str, Any], dict[str, tor
         lambda r, t: r["changes"][0].update(sets={"kernel_size": [2**31 - 1, 2**31 - 1]}),
     ),
     "a kernel of other dimensions": (InputError, lambda r, t: r["changes"][0].update(sets={"kernel_size": [3]})),
+    "a stride of other dimensions": (InputError, lambda r, t: r["changes"][0].update(sets={"stride": [1, 1, 1]})),
     "groups that divide nothing": (InputError, lambda r, t: r["changes"][0].update(sets={"groups": 3})),
     "a setting of another layer": (InputError, lambda r, t: r["changes"][0].update(sets={"out_features": 3})),
     "in place where nothing is": (InputError, lambda r, t: r["changes"][0].update(sets={"inplace": True})),
