@@ -166,7 +166,7 @@ def check_runtimes(subjects: Sequence[Subject], runtimes: Sequence[str] | None) 
     if len(kinds) > 1:
         raise UsageError(
             f"the model before is {kinds[0]} and the model after {kinds[1]}: no runtime runs both",
-            "Convert the PyTorch model to ONNX first, with --verify quick and without folding it twice.",
+            "Compare two of one kind: export the PyTorch model to ONNX first (torch.onnx.export).",
         )
     [kind] = kinds
     if runtimes is None:
