@@ -23,10 +23,11 @@ from typing import Any
 
 from pages import DOCS, machine, write_json
 from workers import run
-from zoo_models import Entry, add_selection, selection, watched
+from zoo_models import Entry, add_selection, parse_entry, selection, watched
 from zoo_page import TOOLS, page, shortfalls
 
 DATA, PAGE = DOCS / "zoo.json", DOCS / "zoo.md"
+NORMALISED = ("timm:vit_tiny_patch16_224", "timm:convnext_atto")  # networks for the table of --norm-affine alone
 WORKER = Path(__file__).with_name("zoo_worker.py")
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxruntime", "onnxsim", "onnxslim", "timm", "torchvision")
 
@@ -39,6 +40,7 @@ def measure(entry: Entry, tools: Sequence[str], arguments: argparse.Namespace) -
             "name": entry.name,
             "input": entry.input,
             "seed": arguments.seed,
+            "draws": arguments.draws,
             "tools": tools,
             "repeats": 0 if arguments.no_timing else arguments.repeats,
             "shim": arguments.shim,
@@ -53,6 +55,12 @@ def measure(entry: Entry, tools: Sequence[str], arguments: argparse.Namespace) -
         return result
 
 
+def normalised(entry: Entry, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `--norm-affine` does to one network; empty where it has no other normalisation."""
+    task = {"norm_affine": True, "source": entry.source, "name": entry.name, "input": entry.input}
+    return run(WORKER, {**task, "seed": arguments.seed, "shim": arguments.shim})
+
+
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a network after tools were measured again, the others left as they were."""
     if "error" in new or "error" in old:
@@ -64,19 +72,21 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def complete(model: Mapping[str, Any], tools: Sequence[str], timed: bool) -> bool:
+def complete(model: Mapping[str, Any], tools: Sequence[str], timed: bool, draws: int = 1) -> bool:
     """Whether everything that is asked for is known of a network."""
     if "error" in model:
         return False
     known = {*model["positive"]["left"], *model["positive"]["failed"]}
     clocked = {*model.get("seconds", {}), "torch", *model["positive"]["failed"]}
-    return set(tools) <= known and (not timed or set(tools) <= clocked)
+    drawn = len(model["positive"].get("draws", [])) >= draws or "bnfold" not in tools
+    return set(tools) <= known and drawn and (not timed or set(tools) <= clocked)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_selection(parser)
     parser.add_argument("--tools", default=",".join(TOOLS), help=f"of {','.join(TOOLS)}")
+    parser.add_argument("--draws", type=int, default=3, help="draws of weights and statistics to compare outputs on")
     parser.add_argument("--repeats", type=int, default=7, help="runs of each tool to time")
     parser.add_argument("--no-timing", action="store_true", help="counts and errors only")
     parser.add_argument("--again", action="store_true", help="measure what is there already as well")
@@ -87,15 +97,21 @@ def main() -> int:
     entries = selection(parser, arguments)
     known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
     models: dict[str, Any] = known["models"]
-    for entry in watched(entries):
+    norms: dict[str, Any] = known.setdefault("norm_affine", {})
+    known |= {"seed": arguments.seed, "draws": arguments.draws}
+    extra = [] if arguments.names or arguments.only else [parse_entry(name) for name in NORMALISED]
+    for entry in watched([*entries, *extra]):
         old = models.get(entry.key, {"error": ""})
-        if arguments.again or not complete(old, tools, not arguments.no_timing):
+        asked = arguments.again or not complete(old, tools, not arguments.no_timing, arguments.draws)
+        if asked and entry not in extra:
             models[entry.key] = merged(old, measure(entry, tools, arguments))
-            known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
-            write(known)
+        if arguments.again or entry.key not in norms or "error" in norms[entry.key]:
+            norms[entry.key] = normalised(entry, arguments)
+        known["machine"] = machine(*PACKAGES)
+        write(known)
     if models:
         write(known)
-    missed = shortfalls(models)
+    missed = shortfalls(models, norms)
     for line in missed:
         print(line, file=sys.stderr)
     return int(bool(missed))

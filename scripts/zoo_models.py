@@ -139,6 +139,26 @@ def draw_statistics(module: torch.nn.Module, negative: float) -> None:
                 norm.running_var.uniform_(0.5, 2)
 
 
+def draw_normalisations(module: torch.nn.Module) -> int:
+    """Gives every other normalisation with one number per channel a scale and a bias like those of the BatchNorms.
+
+    Returns:
+        How many there are.
+    """
+    count = 0
+    for norm in module.modules():
+        weight = getattr(norm, "weight", None)
+        batch = isinstance(norm, torch.nn.modules.batchnorm._BatchNorm)
+        if batch or "Norm" not in type(norm).__name__ or not isinstance(weight, torch.Tensor) or weight.ndim != 1:
+            continue
+        count += 1
+        with torch.no_grad():
+            weight.uniform_(0.5, 1.5)
+            if isinstance(bias := getattr(norm, "bias", None), torch.Tensor):
+                bias.normal_(0, 0.3)
+    return count
+
+
 def export(module: torch.nn.Module, example: torch.Tensor, *, optimize: bool) -> Any:
     """The network as an ONNX program; without `optimize`, nothing is folded."""
     with quiet():

@@ -7,24 +7,25 @@ tool on bytes that lie in a file.
 from __future__ import annotations
 
 import gc
-import itertools
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from torch.utils import _pytree as pytree
 from workers import serve
+from zoo_errors import batch_norms, errors, worst
+from zoo_models import Entry, build, draw_normalisations, export, import_shim
 from zoo_tools import TOOLS, warm_up
 
+from bnfold.frontends.normalisations import CHANNEL_AXIS
+from bnfold.runners import OrtRunner
+
 EXAMPLES = 4  # inputs to compare on
-Outputs = list[list[NDArray[Any]]]  # per input, per output
 VARIANTS = {"positive": 0.0, "negative": 0.15}
 TORCH = "torch"  # its exporter is no function of bytes: it optimises its own raw export
 
@@ -32,37 +33,107 @@ TORCH = "torch"  # its exporter is no function of bytes: it optimises its own ra
 def measure_network(task: Mapping[str, Any]) -> dict[str, Any]:
     """What the tools leave of one network, with gammas positive and with some negative.
 
-    Args:
-        task: `source`, `name`, `input`, `seed`, `tools`, `repeats` (0: no timing), `shim`, `folder` for the raw export.
-    """
-    from zoo_models import Entry, build, export, import_shim
+    The tools are compared on the first draw; bnfold's result is compared with the network on each.
 
-    import_shim(task["shim"])
-    entry = Entry(task["source"], task["name"], tuple(task["input"]) if task["input"] else None)
+    Args:
+        task: `source`, `name`, `input`, `seed`, `draws`, `tools`, `repeats` (0: no timing), `shim`, `folder` for the
+            raw export.
+    """
+    entry = _entry(task)
     result: dict[str, Any] = {}
-    raw: dict[str, bytes] = {}
     for variant, negative in VARIANTS.items():
-        module, example = build(entry, seed=task["seed"], negative=negative)
-        examples = [example, *(torch.randn_like(example) for _ in range(EXAMPLES - 1))]
-        program = export(module, example, optimize=False)
-        norms = _norms(program.model_proto)
-        raw[variant] = with_constants_folded(program.model_proto)
-        made: dict[str, bytes | str] = {}
-        if TORCH in task["tools"]:
-            program.optimize()  # what torch.onnx.export does by default after exporting
-            made[TORCH] = program.model_proto.SerializeToString()
-        for tool in task["tools"]:
-            if tool in TOOLS:
-                made[tool] = _attempt(TOOLS[tool], raw[variant])
-        result |= {"input": list(example.shape), "bytes": len(raw[variant])}
-        result[variant] = {"norms": norms, **_outcome(raw[variant], made)}
-        if isinstance(made.get("bnfold"), bytes):
-            result[variant] |= _errors(raw[variant], made["bnfold"], module, examples)
-    (Path(task["folder"]) / "raw.onnx").write_bytes(raw["positive"])
+        draws = [_draw(entry, task, seed, negative) for seed in range(task["seed"], task["seed"] + task["draws"])]
+        first = draws[0]
+        result |= {"input": first.input, "bytes": len(first.raw)}
+        result[variant] = {"norms": first.norms, **_outcome(first.raw, first.made)}
+        if "bnfold" in task["tools"]:
+            result[variant]["draws"] = [draw.errors for draw in draws]
+        if variant == "positive":
+            (Path(task["folder"]) / "raw.onnx").write_bytes(first.raw)
     if task["repeats"]:
         working = [t for t in task["tools"] if t in TOOLS and not result["positive"]["failed"].get(t)]
-        result["seconds"] = _seconds(working, raw["positive"], task["repeats"], task["seed"])
+        data = (Path(task["folder"]) / "raw.onnx").read_bytes()
+        result["seconds"] = _seconds(working, data, task["repeats"], task["seed"])
     return result
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A network with weights and statistics of one seed, and what the tools made of it.
+
+    Attributes:
+        input: Shape of the example input.
+        raw: The unfolded model.
+        norms: BatchNorms of the export.
+        made: What each tool made, or in what words it failed.
+        errors: What separates bnfold's model from the network.
+    """
+
+    input: list[int]
+    raw: bytes
+    norms: int
+    made: dict[str, bytes | str]
+    errors: dict[str, Any]
+
+
+def _entry(task: Mapping[str, Any]) -> Entry:
+    import_shim(task["shim"])
+    return Entry(task["source"], task["name"], tuple(task["input"]) if task["input"] else None)
+
+
+def _draw(entry: Entry, task: Mapping[str, Any], seed: int, negative: float) -> Draw:
+    """Builds and exports a network; all tools run on the first seed, bnfold on each."""
+    module, example = build(entry, seed=seed, negative=negative)
+    examples = [example, *(torch.randn_like(example) for _ in range(EXAMPLES - 1))]
+    program = export(module, example, optimize=False)
+    norms = batch_norms(program.model_proto)
+    raw = with_constants_folded(program.model_proto)
+    tools = task["tools"] if seed == task["seed"] else [tool for tool in task["tools"] if tool == "bnfold"]
+    made: dict[str, bytes | str] = {}
+    if TORCH in tools:
+        program.optimize()  # what torch.onnx.export does by default after exporting
+        made[TORCH] = program.model_proto.SerializeToString()
+    made |= {tool: _attempt(TOOLS[tool], raw) for tool in tools if tool in TOOLS}
+    folded = made.get("bnfold")
+    found = errors(raw, folded, module, examples) if isinstance(folded, bytes) else {"difference": str(folded)}
+    return Draw(list(example.shape), raw, norms, made, found)
+
+
+def measure_norm_affines(task: Mapping[str, Any]) -> dict[str, Any]:
+    """How many scales and biases of other normalisations `--norm-affine` folds, drawn as those of BatchNorms are.
+
+    Args:
+        task: `source`, `name`, `input`, `seed`, `shim`.
+
+    Returns:
+        Nothing where a network has none; else `input`, `affines`, `folded`, `kept` (number by reason), `nodes_before`,
+        `nodes` and `difference`, an error of float32 as in `errors`.
+    """
+    import bnfold
+
+    module, example = build(_entry(task), seed=task["seed"])
+    if not draw_normalisations(module):
+        return {}
+    raw = with_constants_folded(export(module, example, optimize=False).model_proto)
+    before = onnx.load_from_string(raw)
+    plain, folded = bnfold.fold(before), bnfold.fold(before, norm_affine=True)
+    kinds = set(CHANNEL_AXIS)
+    affines = [site for site in folded.plan.affines if site.op in kinds]
+    if not affines:
+        return {}
+    reasons = Counter(site.reason.code for site in affines if site.reason is not None)
+    runners = [OrtRunner(model.SerializeToString(), optimize=False) for model in (before, folded.model)]
+    [name] = runners[0].input_names
+    outputs = [[list(runner.run({name: example.numpy()}).values())] for runner in runners]
+    return {
+        "input": list(example.shape),
+        "affines": len(affines),
+        "folded": sum(site.status != "kept" for site in affines),
+        "kept": dict(reasons),
+        "nodes": len(folded.model.graph.node),
+        "nodes_plain": len(plain.model.graph.node),
+        "difference": worst(*outputs),
+    }
 
 
 def with_constants_folded(model: onnx.ModelProto) -> bytes:
@@ -104,7 +175,7 @@ def _outcome(raw: bytes, made: Mapping[str, bytes | str]) -> dict[str, Any]:
             outcome["failed"][tool] = data
             continue
         after = onnx.load_from_string(data)
-        outcome["left"][tool] = _norms(after)
+        outcome["left"][tool] = batch_norms(after)
         outcome["nodes"][tool] = len(after.graph.node)
     folded = made.get("bnfold")
     if isinstance(folded, bytes):
@@ -116,46 +187,6 @@ def _outcome(raw: bytes, made: Mapping[str, bytes | str]) -> dict[str, Any]:
         outcome["kept"] = dict(Counter(site.reason.code for site in kept if site.reason is not None).most_common())
         outcome["kept_sites"] = {site.name: site.reason.code for site in kept if site.reason is not None}
     return outcome
-
-
-def _norms(model: onnx.ModelProto) -> int:
-    return sum(node.op_type == "BatchNormalization" for node in model.graph.node)
-
-
-def _errors(before: bytes, after: bytes, module: torch.nn.Module, examples: list[torch.Tensor]) -> dict[str, Any]:
-    """Largest differences of an output as a part of the output's scale, over some inputs, the models run as written.
-
-    `difference` is between both models. `rounding_before` and `rounding_after` are what separates each from the network
-    run in float64 by torch: of a network that magnifies rounding errors, no float32 model is any closer to another.
-    """
-    from bnfold.compare import difference
-    from bnfold.runners import OrtRunner
-
-    try:
-        runners = [OrtRunner(data, optimize=False) for data in (before, after)]
-        [input_name] = runners[0].input_names
-        outputs = [[list(r.run({input_name: x.numpy()}).values()) for x in examples] for r in runners]
-    except Exception as error:
-        return {"difference": str(error)}
-    with torch.no_grad():
-        single = [_tensors(module(x)) for x in examples]
-        double = [_tensors(module.double()(x.double())) for x in examples]
-
-    def worst(one: Outputs, other: Outputs) -> float | None:
-        arrays = zip(itertools.chain(*one), itertools.chain(*other), strict=True)
-        found = [difference(a.astype(np.float64), b.astype(np.float64)).rel for a, b in arrays]
-        return None if None in found else max(rel for rel in found if rel is not None)
-
-    found, after = worst(outputs[0], outputs[1]), worst(double, outputs[1])
-    before = [worst(double, outputs[0]), worst(double, single)]
-    if found is None or after is None or None in before:
-        return {"difference": "outputs cannot be compared: shapes or non-finite elements differ"}
-    return {"difference": found, "rounding_before": max(b for b in before if b is not None), "rounding_after": after}
-
-
-def _tensors(output: Any) -> list[NDArray[Any]]:
-    """The tensors that a network returns, alone, in containers or by name, in order."""
-    return [leaf.numpy() for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
 
 
 def _seconds(tools: list[str], data: bytes, repeats: int, seed: int) -> dict[str, list[float]]:
@@ -193,7 +224,9 @@ def _status_kib(field: str) -> int:
 
 
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
-    return measure_memory(task) if "tool" in task else measure_network(task)
+    if "tool" in task:
+        return measure_memory(task)
+    return measure_norm_affines(task) if task.get("norm_affine") else measure_network(task)
 
 
 if __name__ == "__main__":
