@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from leftovers import check_settled, fold, ops
 from onnx import numpy_helper
 from property.examples import EXAMPLES, Example
 from property.spec import Spec
@@ -16,29 +17,8 @@ from bnfold.choices import Choices
 from bnfold.errors import UsageError
 from bnfold.frontends.onnx import fold_model, plan_model
 from bnfold.leftover import check_leftover, said
-from bnfold.plan import Plan
 
 NOT_AN_AFFINE = {"TRAINING", "NOT-CONSTANT", "BOUNDARY", "DTYPE"}
-
-
-def fold(proto: onnx.ModelProto, leftover: str) -> tuple[onnx.ModelProto, Plan]:
-    """The folded model: valid, with the same interface."""
-    model = ir.from_proto(proto)
-    folded, plan = fold_model(model, Choices(leftover=leftover))
-    after = ir.to_proto(folded)
-    onnx.checker.check_model(after, full_check=True)
-    assert (list(after.graph.input), list(after.graph.output)) == (list(proto.graph.input), list(proto.graph.output))
-    assert plan == plan_model(model, Choices(leftover=leftover))
-    return after, plan
-
-
-def check_settled(after: onnx.ModelProto, leftover: str) -> None:
-    """A second fold changes nothing, whatever it is asked for."""
-    for second in (leftover, "keep"):
-        again, found = fold_model(ir.from_proto(after), Choices(leftover=second))
-        assert found.folded == 0
-        same = ir.to_proto(again).SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
-        assert same, f"folding again ({second}) changed the model"
 
 
 def is_tame(proto: onnx.ModelProto) -> bool:
@@ -50,10 +30,6 @@ def is_tame(proto: onnx.ModelProto) -> bool:
     arrays = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     norms = [node for node in proto.graph.node if node.op_type == "BatchNormalization"]
     return all(np.abs(arrays[node.input[1]]).min() > 1e-6 for node in norms if node.input[1] in arrays)
-
-
-def ops(proto: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in proto.graph.node]
 
 
 def check_spec(leftover: str, spec: Spec) -> None:

@@ -8,38 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from leftovers import check_settled, fold, ops
 from onnx import TensorProto
 from onnx_case import Case, assert_same, draw, run
 
 import bnfold
 from bnfold.choices import Choices
-from bnfold.frontends.onnx import fold_model, plan_model
+from bnfold.frontends.onnx import fold_model
 from bnfold.leftover import LEFTOVERS, is_split
-from bnfold.plan import Plan
-
-
-def fold(proto: onnx.ModelProto, leftover: str) -> tuple[onnx.ModelProto, Plan]:
-    """The folded model: valid, with the same interface."""
-    model = ir.from_proto(proto)
-    folded, plan = fold_model(model, Choices(leftover=leftover))
-    after = ir.to_proto(folded)
-    onnx.checker.check_model(after, full_check=True)
-    assert (list(after.graph.input), list(after.graph.output)) == (list(proto.graph.input), list(proto.graph.output))
-    assert plan == plan_model(model, Choices(leftover=leftover))
-    return after, plan
-
-
-def check_settled(after: onnx.ModelProto, leftover: str) -> None:
-    """A second fold changes nothing, whatever it is asked for."""
-    for second in (leftover, "keep"):
-        again, found = fold_model(ir.from_proto(after), Choices(leftover=second))
-        assert found.folded == 0
-        same = ir.to_proto(again).SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
-        assert same, f"folding again ({second}) changed the model"
-
-
-def ops(proto: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in proto.graph.node]
 
 
 def check(
