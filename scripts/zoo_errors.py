@@ -23,6 +23,8 @@ def errors(before: bytes, after: bytes, module: torch.nn.Module, examples: list[
 
     `difference` is between both models. `rounding_before` and `rounding_after` are what separates each from the network
     run in float64 by torch: of a network that magnifies rounding errors, no float32 model is any closer to another.
+    `runtimes` is between onnxruntime and torch, both on the unfolded network in float32.
+
     `double` is between the model and its fold if everything is float64, on the first input, with
     `left` BatchNorms, and `logit` is the largest number that goes into a Softmax there.
     """
@@ -46,6 +48,7 @@ def errors(before: bytes, after: bytes, module: torch.nn.Module, examples: list[
         "difference": found,
         "rounding_before": max(rel for rel in origin if rel is not None),
         "rounding_after": rounding,
+        "runtimes": worst(single, outputs[0]),
         "double": exact.difference,
         "left": exact.left,
         "logit": exact.logit,

@@ -196,8 +196,11 @@ def _rounding(models: Mapping[str, Any]) -> list[str]:
     for name, found in loud.items():
         above = sum(draw["difference"] > LARGEST_DIFFERENCE for draw in found)
         closer = sum(draw["rounding_after"] <= draw["rounding_before"] for draw in found)
+        apart = ", ".join(f"{draw['difference']:.1e} ({draw['runtimes']:.1e})" for draw in found)
         text = (
-            f"- `{name}`: {above} of {len(found)} draws above; bnfold's model is the closer one to float64 in {closer}."
+            f"- `{name}`: {above} of {len(found)} draws above; bnfold's model is the closer to float64 in {closer}. "
+            "The differences, and in brackets how far torch and onnxruntime are apart on the unfolded network: "
+            f"{apart}."
         )
         if (logit := max(draw["logit"] for draw in found)) > LARGE_LOGIT:
             text += (

@@ -11,12 +11,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from onnx import numpy_helper
 from workers import serve
 from zoo_errors import batch_norms, errors, worst
 from zoo_models import Entry, build, draw_normalisations, export, import_shim
@@ -25,7 +25,7 @@ from zoo_tools import TOOLS, warm_up
 from bnfold.frontends.normalisations import CHANNEL_AXIS
 from bnfold.runners import OrtRunner
 
-EXAMPLES = 4  # inputs to compare on
+EXAMPLES = 2  # inputs to compare on
 VARIANTS = {"positive": 0.0, "negative": 0.15}
 TORCH = "torch"  # its exporter is no function of bytes: it optimises its own raw export
 
@@ -42,14 +42,24 @@ def measure_network(task: Mapping[str, Any]) -> dict[str, Any]:
     entry = _entry(task)
     result: dict[str, Any] = {}
     for variant, negative in VARIANTS.items():
-        draws = [_draw(entry, task, seed, negative) for seed in range(task["seed"], task["seed"] + task["draws"])]
-        first = draws[0]
-        result |= {"input": first.input, "bytes": len(first.raw)}
-        result[variant] = {"norms": first.norms, **_outcome(first.raw, first.made)}
-        if "bnfold" in task["tools"]:
-            result[variant]["draws"] = [draw.errors for draw in draws]
+        seeds = range(task["seed"], task["seed"] + task["draws"])
+        module, example = build(entry, seed=task["seed"], negative=negative)
+        program = export(module, example, optimize=False)
+        exported = program.model_proto
+        raw = with_constants_folded(exported)
+        made: dict[str, bytes | str] = {}
+        if TORCH in task["tools"]:
+            program.optimize()  # what torch.onnx.export does by default after exporting
+            made[TORCH] = program.model_proto.SerializeToString()
+        made |= {tool: _attempt(TOOLS[tool], raw) for tool in task["tools"] if tool in TOOLS}
+        result |= {"input": list(example.shape), "bytes": len(raw)}
+        result[variant] = {"norms": batch_norms(exported), **_outcome(raw, made)}
+        if isinstance(folded := made.get("bnfold"), bytes):
+            first = errors(raw, folded, module, _examples(example))
+            others = [_errors_of(exported, entry, seed, negative) for seed in seeds[1:]]
+            result[variant]["draws"] = [first, *others]
         if variant == "positive":
-            (Path(task["folder"]) / "raw.onnx").write_bytes(first.raw)
+            (Path(task["folder"]) / "raw.onnx").write_bytes(raw)
     if task["repeats"]:
         working = [t for t in task["tools"] if t in TOOLS and not result["positive"]["failed"].get(t)]
         data = (Path(task["folder"]) / "raw.onnx").read_bytes()
@@ -57,46 +67,32 @@ def measure_network(task: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A network with weights and statistics of one seed, and what the tools made of it.
-
-    Attributes:
-        input: Shape of the example input.
-        raw: The unfolded model.
-        norms: BatchNorms of the export.
-        made: What each tool made, or in what words it failed.
-        errors: What separates bnfold's model from the network.
-    """
-
-    input: list[int]
-    raw: bytes
-    norms: int
-    made: dict[str, bytes | str]
-    errors: dict[str, Any]
-
-
 def _entry(task: Mapping[str, Any]) -> Entry:
     import_shim(task["shim"])
     return Entry(task["source"], task["name"], tuple(task["input"]) if task["input"] else None)
 
 
-def _draw(entry: Entry, task: Mapping[str, Any], seed: int, negative: float) -> Draw:
-    """Builds and exports a network; all tools run on the first seed, bnfold on each."""
+def _examples(first: torch.Tensor) -> list[torch.Tensor]:
+    return [first, *(torch.randn_like(first) for _ in range(EXAMPLES - 1))]
+
+
+def _errors_of(exported: onnx.ModelProto, entry: Entry, seed: int, negative: float) -> dict[str, Any]:
+    """What separates bnfold's model from another draw of a network that was exported already."""
     module, example = build(entry, seed=seed, negative=negative)
-    examples = [example, *(torch.randn_like(example) for _ in range(EXAMPLES - 1))]
-    program = export(module, example, optimize=False)
-    norms = batch_norms(program.model_proto)
-    raw = with_constants_folded(program.model_proto)
-    tools = task["tools"] if seed == task["seed"] else [tool for tool in task["tools"] if tool == "bnfold"]
-    made: dict[str, bytes | str] = {}
-    if TORCH in tools:
-        program.optimize()  # what torch.onnx.export does by default after exporting
-        made[TORCH] = program.model_proto.SerializeToString()
-    made |= {tool: _attempt(TOOLS[tool], raw) for tool in tools if tool in TOOLS}
-    folded = made.get("bnfold")
-    found = errors(raw, folded, module, examples) if isinstance(folded, bytes) else {"difference": str(folded)}
-    return Draw(list(example.shape), raw, norms, made, found)
+    raw = with_constants_folded(with_weights(exported, module))
+    folded = _attempt(TOOLS["bnfold"], raw)
+    return {"difference": folded} if isinstance(folded, str) else errors(raw, folded, module, _examples(example))
+
+
+def with_weights(exported: onnx.ModelProto, module: torch.nn.Module) -> onnx.ModelProto:
+    """An export with the weights of another module of the same class."""
+    model = onnx.ModelProto()
+    model.CopyFrom(exported)
+    state = module.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            tensor.CopyFrom(numpy_helper.from_array(state[tensor.name].numpy(), tensor.name))
+    return model
 
 
 def measure_norm_affines(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,8 +102,8 @@ def measure_norm_affines(task: Mapping[str, Any]) -> dict[str, Any]:
         task: `source`, `name`, `input`, `seed`, `shim`.
 
     Returns:
-        Nothing where a network has none; else `input`, `affines`, `folded`, `kept` (number by reason), `nodes_before`,
-        `nodes` and `difference`, an error of float32 as in `errors`.
+        Nothing where a network has none; else `input`, `affines`, `folded`, `kept` (number by reason), `nodes` with
+        and `nodes_plain` without the option, and `difference`, an error of float32 as in `errors`.
     """
     import bnfold
 

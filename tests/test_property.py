@@ -27,6 +27,7 @@ from property.spec import Builder, Spec
 from property.strategy import specs
 from property.to_onnx import to_onnx
 
+from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model, plan_model
 from bnfold.plan import Plan
 
@@ -42,12 +43,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def fold(spec: Spec) -> tuple[onnx.ModelProto, onnx.ModelProto, Plan]:
+def fold(spec: Spec, duplicate: str = "auto") -> tuple[onnx.ModelProto, onnx.ModelProto, Plan]:
     """The model, the folded model and the plan."""
     before = to_onnx(spec)
     model = ir.from_proto(before)
     snapshot = ir.to_proto(model).SerializeToString(deterministic=True)
-    folded, plan = fold_model(model)
+    folded, plan = fold_model(model, Choices(duplicate=duplicate))
     assert ir.to_proto(model).SerializeToString(deterministic=True) == snapshot, "fold_model changed its argument"
     return before, ir.to_proto(folded), plan
 
@@ -86,29 +87,32 @@ def check_shape(spec: Spec, before: onnx.ModelProto, after: onnx.ModelProto, pla
     )
 
 
-def check_settled(after: onnx.ModelProto, plan: Plan) -> None:
+def check_settled(after: onnx.ModelProto, plan: Plan, duplicate: str = "auto") -> None:
     """Folding twice finds nothing and touches nothing."""
-    model = ir.from_proto(after)
-    again, second = fold_model(model)
+    model, choices = ir.from_proto(after), Choices(duplicate=duplicate)
+    again, second = fold_model(model, choices)
     assert (second.folded, second.merged, second.kept) == (0, 0, plan.kept), "folding twice found something"
-    assert second == plan_model(model), "plan_model and fold_model disagree"
+    assert second == plan_model(model, choices), "plan_model and fold_model disagree"
     same = ir.to_proto(again).SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
     assert same, "folding twice changed the model"
 
 
-def check_all(spec: Spec) -> Plan:
+def check_all(spec: Spec, duplicate: str = "auto") -> Plan:
     """Everything but maximality."""
-    before, after, plan = fold(spec)
+    before, after, plan = fold(spec, duplicate)
     check_exact(spec, before, after)
     check_shape(spec, before, after, plan)
-    check_settled(after, plan)
+    check_settled(after, plan, duplicate)
     return plan
 
 
-def check_maximal(spec: Spec) -> None:
-    """Everything, and that no larger set of BatchNorms could vanish by units; merging branches may only add to it."""
-    plan = check_all(spec)
-    at_least, at_most = largest_removable(spec), largest_removable(spec, exact=True)
+def check_maximal(spec: Spec, duplicate: str = "auto") -> None:
+    """Everything, and that no larger set of BatchNorms could vanish by units; merging branches may only add to it.
+
+    A shared weight ties the units of its readers, unless it may be copied.
+    """
+    plan, tied = check_all(spec, duplicate), duplicate == "never"
+    at_least, at_most = largest_removable(spec, tied=tied), largest_removable(spec, exact=True, tied=tied)
     vanished = plan.folded + plan.merged
     found = f"folded {plan.folded}, merged {plan.merged}, possible {at_least} (with joint shifts {at_most})"
     assert vanished >= at_least, found
@@ -170,6 +174,8 @@ test_exact_2 = campaign(2, check_all, 500, anything=True)
 test_exact_3 = campaign(3, check_all, 500, anything=True)
 test_exact_and_maximal_1 = campaign(4, check_maximal, 250)
 test_exact_and_maximal_2 = campaign(5, check_maximal, 250)
+test_exact_and_maximal_with_shared_weights = campaign(6, lambda spec: check_maximal(spec, "never"), 200, sharing=True)
+test_exact_and_maximal_with_copied_weights = campaign(7, lambda spec: check_maximal(spec, "always"), 200, sharing=True)
 
 
 # The adversary itself

@@ -51,7 +51,7 @@ class Laws:
     norms: dict[int, tuple[Array, Array, Array, Array, Array]]
 
 
-def gather_laws(spec: Spec, *, exact: bool = False) -> Laws:
+def gather_laws(spec: Spec, *, exact: bool = False, tied: bool = False) -> Laws:
     """Walks the graph once.
 
     Args:
@@ -59,15 +59,17 @@ def gather_laws(spec: Spec, *, exact: bool = False) -> Laws:
         exact: Where a law speaks of a response to a constant image, take it for all channels together (`Σ_c T_c·r_c` is
             the same at every position), let averages that count zeros scale the shift, and let tables and scalars next
             to a value without channels of its own (a graph input) take up units per channel. False is the law channel
-            by channel, which can only be stricter.
+            by channel, which can only be stricter. And where operators share a weight, `W·S_in/S_out` must be the same
+            for them where `W` is not 0, so that their units may differ by what cancels; False is that they are equal.
+        tied: Whether operators that share a weight must go on doing so.
     """
-    return _Walk(spec, exact).laws
+    return _Walk(spec, exact, tied).laws
 
 
 class _Walk:
     """Units of every tensor as linear forms: scale, sign and shift rows float64[channels, unknowns]."""
 
-    def __init__(self, spec: Spec, exact: bool) -> None:
+    def __init__(self, spec: Spec, exact: bool, tied: bool) -> None:
         self.spec, self.exact = spec, exact
         self.laws = Laws([], [], [], {})
         self.unknowns = sum(
@@ -85,6 +87,9 @@ class _Walk:
             self._visit(index, step)
         for name in spec.outputs:
             self._rigid(name)
+        for index, key, owner in spec.shared if tied else ():
+            if key == "weight":
+                self._tie(spec.steps[owner], spec.steps[index])
 
     # Rows
 
@@ -171,6 +176,17 @@ class _Walk:
         else:
             stuck = np.abs(uneven).max(axis=(1, 2)) > TOLERANCE
             self.laws.shift.extend(self.shift[name][stuck])
+
+    def _tie(self, first: Step, other: Step) -> None:
+        """Two operators with one stored weight: what it becomes is the same for both."""
+        scales = [(self.scale[step.reads[0]], self.scale[step.writes[0]]) for step in (first, other)]
+        (x, y), (other_x, other_y) = scales
+        if not self.exact:
+            self._same_scale(x, other_x)
+            self._same_scale(y, other_y)
+            return
+        for i, o in _entries(first):
+            self._same_scale(x[i : i + 1] - y[o : o + 1], other_x[i : i + 1] - other_y[o : o + 1])
 
     def _norm(self, index: int, step: Step) -> None:
         s, t = naive.affine_of(step)
@@ -272,11 +288,22 @@ class _Walk:
         self._carry(step, lambda rows: rows)
 
 
+def _entries(step: Step) -> list[tuple[int, int]]:
+    """Pairs of an input and an output channel that a weight other than 0 joins."""
+    weight, groups = step.consts["weight"], step.attrs.get("groups", 1)
+    if step.op in ("matmul", "gemm"):
+        joined = weight if step.op == "matmul" or not step.attrs["transB"] else weight.T
+        return [(int(i), int(o)) for i, o in np.argwhere(joined)]
+    assert step.op == "conv", step.op
+    out, inner = weight.shape[:2]
+    return [(o // (out // groups) * inner + i, o) for o in range(out) for i in range(inner) if weight[o, i].any()]
+
+
 class Search:
     """Feasibility of subsets of one graph's BatchNorms."""
 
-    def __init__(self, spec: Spec, *, exact: bool = False) -> None:
-        laws = gather_laws(spec, exact=exact)
+    def __init__(self, spec: Spec, *, exact: bool = False, tied: bool = False) -> None:
+        laws = gather_laws(spec, exact=exact, tied=tied)
         self.norms = tuple(laws.norms)
         width = max((rows[0].shape[1] for rows in laws.norms.values()), default=0)
         scale_null, shift_null = _null_space(laws.scale, width), _null_space(laws.shift, width)
@@ -315,9 +342,9 @@ class Search:
         return ()
 
 
-def largest_removable(spec: Spec, *, exact: bool = False) -> int:
+def largest_removable(spec: Spec, *, exact: bool = False, tied: bool = False) -> int:
     """How many BatchNorms of a graph can vanish at most."""
-    return len(Search(spec, exact=exact).largest())
+    return len(Search(spec, exact=exact, tied=tied).largest())
 
 
 def _null_space(rows: Sequence[Array], width: int) -> Array:

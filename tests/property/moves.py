@@ -250,6 +250,56 @@ def parallel(w: Walk) -> str:
     return norm(w, parts[0]) if w.sometimes(3) else parts[0]
 
 
+def reuse(w: Walk, step: int, x: str) -> str:
+    """An earlier convolution's or matrix's weight on another tensor."""
+    earlier = w.b.steps[step]
+    if earlier.op == "matmul":
+        return w.b.matmul(x, share=step)
+    attrs = dict(earlier.attrs)
+    for axis, size in enumerate(w.b.shape(x)[1:]):
+        w.need(size >= attrs["dilations"][axis] * (attrs["kernel"][axis] - 1) + 1)
+    return w.b.conv(x, share=step, bias=not w.sometimes(3), **attrs)
+
+
+def shared(w: Walk) -> str:
+    """One weight on another tensor, or on the same once more; often with a BatchNorm of its own."""
+    uses = [i for i, step in enumerate(w.b.steps) if step.op in ("conv", "matmul")]
+    w.need(bool(uses))
+    step = w.choose(uses[-6:])
+    own = w.b.steps[step].reads[0]
+    fitting = w.names(
+        lambda name: (
+            w.b.values[name].ndim == w.b.values[own].ndim
+            and w.b.axes[name] == w.b.axes[own]
+            and w.b.channels(name) == w.b.channels(own)
+        )
+    )
+    x = w.pick(fitting)
+    y = reuse(w, step, norm(w, x) if w.b.axes[x] == 1 and w.sometimes(4) else x)
+    return norm(w, y) if w.b.axes[y] == 1 and not w.sometimes(3) else y
+
+
+def levels(w: Walk) -> str:
+    """A detector's head: the same convolutions on several tensors, each level with BatchNorms of its own."""
+    x = w.image()
+    wanted = w.names(lambda name: w.is_image(name) and w.b.channels(name) == w.b.channels(x))
+    depth, act = w.choose([1, 1, 2]), w.sometimes(2)
+    convs: list[int] = []
+    for level in (x, *(w.pick(wanted) for _ in range(w.choose([1, 1, 2])))):
+        y = level
+        for at in range(depth):
+            if level is x:
+                convs.append(len(w.b.steps))
+                y = same_conv(w, y)
+            else:
+                y = reuse(w, convs[at], y)
+            y = norm(w, y)
+            y = bend(w, y) if act else y
+    return y
+
+
+SHARING: list[Callable[[Walk], str]] = [*[shared] * 12, *[levels] * 6]
+
 OPENERS: list[Callable[[Walk], str]] = [norm, classic, branches, parallel, residual, residual]
 
 MOVES: list[Callable[[Walk], str | None]] = [

@@ -202,9 +202,12 @@ class Builder:
             consts["bias"] = rng.normal(size=tuple(out if size == -1 else size for size in bias))
         return self.add_step("gemm", x, consts=consts, alpha=alpha, beta=beta, transB=trans_b)[0]
 
-    def matmul(self, x: str, out: int = 3) -> str:
-        """MatMul by a constant on the last axis."""
+    def matmul(self, x: str, out: int = 3, share: int | None = None) -> str:
+        """MatMul by a constant on the last axis; `share` names an earlier one, whose weight this one uses."""
         weight = _spread(self._rng(), (self.values[x].shape[-1], out))
+        if share is not None:
+            weight = self.steps[share].consts["weight"]
+            self._share("weight", share)
         return self.add_step("matmul", x, consts={"weight": weight})[0]
 
     # Affine

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from .moves import MOVES, OPENERS, conv
+from .moves import MOVES, OPENERS, SHARING, conv, levels
 from .spec import Spec
 from .traps import TRAPS
 from .walk import Draw, NoFit, Walk
 
 
 @st.composite
-def specs(draw: Draw, *, anything: bool = False, moves: int = 16) -> Spec:
+def specs(draw: Draw, *, anything: bool = False, sharing: bool = False, moves: int = 16) -> Spec:
     """Random graphs.
 
     Args:
         draw: Hypothesis's.
         anything: With zero gammas, traps and overridable initializers, for which only exactness is asserted.
+        sharing: With weights under several operators.
         moves: The most moves made (a move is one operator or one small block).
     """
     w = Walk(draw, anything=anything)
@@ -24,9 +25,10 @@ def specs(draw: Draw, *, anything: bool = False, moves: int = 16) -> Spec:
     x = w.b.input(*shape)
     if w.sometimes(5):
         w.b.input(*shape)
-    choices = [*MOVES, *TRAPS] if anything else MOVES
+    choices = [*MOVES, *(TRAPS if anything else []), *(SHARING if sharing else [])]
+    openers = [*OPENERS, *[levels] * (4 if sharing else 0)]
     stem = [] if w.sometimes(3) else [lambda w: conv(w, x)]
-    for move in (*stem, w.choose(OPENERS), *draw(st.lists(st.sampled_from(choices), min_size=2, max_size=moves))):
+    for move in (*stem, w.choose(openers), *draw(st.lists(st.sampled_from(choices), min_size=2, max_size=moves))):
         try:
             move(w)
         except NoFit:

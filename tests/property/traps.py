@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .moves import reuse
 from .naive import Array
 from .walk import MAX_SIDE, Walk
 
@@ -80,11 +81,7 @@ def twins(w: Walk) -> str:
     x = w.image()
     convs = [i for i, s in enumerate(w.b.steps) if s.op == "conv" and w.b.channels(s.reads[0]) == w.b.channels(x)]
     w.need(bool(convs))
-    share = w.choose(convs)
-    attrs = w.b.steps[share].attrs
-    for axis, size in enumerate(w.b.shape(x)[1:]):
-        w.need(size >= attrs["dilations"][axis] * (attrs["kernel"][axis] - 1) + 1)
-    return w.b.conv(x, share=share, bias=not w.sometimes(2), **attrs)
+    return reuse(w, w.choose(convs), x)
 
 
 def product(w: Walk) -> str:
