@@ -132,10 +132,10 @@ def carry_out(prepared: Prepared, choices: Choices) -> Plan:
 
     for graph in graphs:
         _fold_graph(graph, prepared, ledgers, choices, left)
-    while settle(model):  # padding that is a convolution's own now, or twins that are one, may be branches
+    while (settled := settle(model)).changed:  # padding that is a convolution's own now, or twins, may be branches
         _label(model, prepared.labels)
         for graph in graphs:
-            _fold_graph(graph, prepared, ledgers, choices, left)
+            _fold_graph(graph, prepared, ledgers, choices, left, anew=settled.weighted)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
 
@@ -145,9 +145,11 @@ def _fold_graph(
     ledgers: dict[ir.Graph, Ledger],
     choices: Choices,
     left: Callable[[], float],
+    *,
+    anew: bool = False,
 ) -> None:
-    """Merge branches, then fold; again where the one made room for the other."""
-    unsolved, again = graph not in ledgers, True
+    """Merge branches, then fold; again where the one made room for the other, or where that is asked for."""
+    unsolved, again = graph not in ledgers or (anew and ledgers[graph].plan().kept > 0), True
     while again:
         nodes = list(graph)
         reading = read_graph(graph, prepared.labels, prepared.names, choices.norm_affine)

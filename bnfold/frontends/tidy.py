@@ -5,11 +5,15 @@ None of this is folding. It is done so that a raw export has no more operators i
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.frontends.context import ONNX_DOMAINS, drop_unread, graphs_within
 from bnfold.frontends.evaluate import IMPURE
+
+WEIGHTED = {"Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"}
 
 
 def tidy(model: ir.Model) -> bool:
@@ -30,17 +34,25 @@ def tidy(model: ir.Model) -> bool:
     return bool(sequences)
 
 
-def settle(model: ir.Model) -> bool:
-    """Clean up in place what the fold has brought together: padding before its Conv, and twins.
+class Settled(NamedTuple):
+    """What there was to clean up.
 
-    Returns:
-        Whether there was something to clean up.
+    Attributes:
+        changed: Whether there was anything.
+        weighted: Whether twins with weights became one, whose result has one unit where theirs were tied.
     """
-    before = model.graph.num_nodes()
+
+    changed: bool
+    weighted: bool
+
+
+def settle(model: ir.Model) -> Settled:
+    """Clean up in place what the fold has brought together: padding before its Conv, and twins."""
     pads = [node for node in model.graph if node.op_type == "Pad" and node.domain in ONNX_DOMAINS]
+    before = model.graph.num_nodes()
     moved = [_pad_in_convs(node) for node in pads]
-    _merge_twins(model)
-    return any(moved) or model.graph.num_nodes() < before
+    twins = _merge_twins(model)
+    return Settled(any(moved) or model.graph.num_nodes() < before, bool(twins & WEIGHTED))
 
 
 def _pad_in_convs(pad: ir.Node) -> bool:
@@ -100,12 +112,16 @@ PLAIN = {ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir
 PLAIN |= {ir.AttributeType.STRING, ir.AttributeType.STRINGS}
 
 
-def _merge_twins(model: ir.Model) -> None:
+def _merge_twins(model: ir.Model) -> set[str]:
     """Operators that compute the same from the same become one, in place.
 
     The library's pass also merges graph outputs, by copies that the next run would have to clean up, and BatchNorms,
     which the plan has counted; this one leaves both alone.
+
+    Returns:
+        The types of those that went.
     """
+    gone: set[str] = set()
     seen: dict[tuple[object, ...], list[ir.Node]] = {}
     for node in list(model.graph):
         if node.domain not in ONNX_DOMAINS or node.op_type in IMPURE or node.op_type == "BatchNormalization":
@@ -119,6 +135,8 @@ def _merge_twins(model: ir.Model) -> None:
             continue
         ir.convenience.replace_all_uses_with(node.outputs, twin.outputs)
         model.graph.remove(node, safe=True)
+        gone.add(node.op_type)
+    return gone
 
 
 def _settings(node: ir.Node) -> object:

@@ -51,6 +51,16 @@ def test_never_keeps_all_but_one() -> None:
     assert all(not site.copies for site in folded.plan.sites)
 
 
+def test_twins_that_became_one_are_solved_again() -> None:
+    """While there are two, one's bias is part of it, and its result's unit is that of the graph's output."""
+    c = Case()
+    x, w = c.input("N", 6), c.draw(6, 3)
+    first = c.op("Add", c.op("MatMul", x, w), c.draw(3))
+    second = c.bn(c.op("MatMul", x, w), 3)
+    folded = check(c.model(first, second), duplicate="never")
+    assert sorted(folded.ops()) == ["Add", "Add", "MatMul", "Mul"]
+
+
 def test_uses_in_equal_units_go_on_sharing() -> None:
     folded = check(siamese(ALIKE, {}, ALIKE, {}))
     one, two, three, four = weights(folded)
