@@ -52,6 +52,7 @@ PROPERTY = ("tests/test_property.py",)
 AFFINE = ("tests/test_affine.py",)
 BRANCHES = ("tests/test_branches.py",)
 ONNX_BRANCHES = ("tests/frontends/test_onnx_branches.py",)
+OPERATORS = ("tests/frontends/test_law_operators.py",)
 SHARING = ("tests/frontends/test_onnx_sharing.py",)
 PROTO = ("tests/frontends/test_from_proto.py",)
 FORWARD = ("tests/frontends/test_forward.py",)
@@ -922,6 +923,125 @@ MUTANTS: tuple[Mutant, ...] = (
         "if any(not isinstance(size, int) and size.value is None for size in value.shape):",
         "if False:",
         FORWARD,
+    # readers.py, structure.py, linear.py: what passes, operator by operator
+    Mutant(
+        "a shift passes whatever GridSample reads outside",
+        "bnfold/frontends/readers.py",
+        'inside = attr(node, "padding_mode", "zeros") != "zeros"',
+        "inside = True",
+        (*OPERATORS, "-k", "GridSample"),
+    ),
+    Mutant(
+        "no shift passes GridSample",
+        "bnfold/frontends/readers.py",
+        'inside = attr(node, "padding_mode", "zeros") != "zeros"',
+        "inside = False",
+        (*OPERATORS, "-k", "GridSample"),
+    ),
+    Mutant(
+        "a shift passes RoiAlign",
+        "bnfold/frontends/readers.py",
+        "axes=axes, unit_sum=False, positive=maximum)]",
+        "axes=axes, unit_sum=True, positive=maximum)]",
+        (*OPERATORS, "-k", "RoiAlign"),
+    ),
+    Mutant(
+        "a sum over space taken for a mean",
+        "bnfold/frontends/readers.py",
+        'unit_sum=name != "ReduceSum",',
+        "unit_sum=True,",
+        (*OPERATORS, "-k", "sum"),
+    ),
+    Mutant(
+        "a minimum over space of any sign",
+        "bnfold/frontends/readers.py",
+        'positive=name in ("ReduceMax", "ReduceMin"),',
+        'positive=name == "ReduceMax",',
+        (*OPERATORS, "-k", "minimum"),
+    ),
+    Mutant(
+        "a shift passes a running sum",
+        "bnfold/frontends/readers.py",
+        "axes=(int(axis.reshape(-1)[0]) % rank,), unit_sum=False)",
+        "axes=(int(axis.reshape(-1)[0]) % rank,), unit_sum=True)",
+        (*OPERATORS, "-k", "CumSum"),
+    ),
+    Mutant(
+        "a shift passes what lies beyond the image",
+        "bnfold/frontends/readers.py",
+        "axes=axes, unit_sum=not extrapolates)]",
+        "axes=axes, unit_sum=True)]",
+        (*OPERATORS, "-k", "Resize"),
+    ),
+    Mutant(
+        "Where asks for a positive scale",
+        "bnfold/frontends/readers.py",
+        "xs, node.outputs[0], constants, positive=False)]",
+        "xs, node.outputs[0], constants, positive=True)]",
+        (*OPERATORS, "-k", "Where"),
+    ),
+    Mutant(
+        "a computed slope in any unit",
+        "bnfold/frontends/readers.py",
+        "    if slope is not None and not ctx.is_const(slope):\n",
+        "    if False:\n",
+        (*OPERATORS, "-k", "slope"),
+    ),
+    Mutant(
+        "the second operand of a Div taken for the feature",
+        "bnfold/frontends/readers.py",
+        'division=kind == "Div")]',
+        "division=False)]",
+        (*OPERATORS, "-k", "Div"),
+    ),
+    Mutant(
+        "any Softmax taken for weights that sum to 1",
+        "bnfold/frontends/readers.py",
+        "return rank is not None and int(axis) % rank == rank - 1",
+        "return rank is not None",
+        (*OPERATORS, "-k", "softmax"),
+    ),
+    Mutant(
+        "a reflected edge taken for zeros",
+        "bnfold/frontends/structure.py",
+        'if mode != "constant" or all(',
+        "if all(",
+        (*OPERATORS, "-k", "average"),
+    ),
+    Mutant(
+        "neighbours of DepthToSpace in units of their own",
+        "bnfold/frontends/structure.py",
+        "alike, axes=(3, 5)),",
+        "alike, axes=()),",
+        (*OPERATORS, "-k", "DepthToSpace"),
+    ),
+    Mutant(
+        "the state of a recurrent layer in any unit",
+        "bnfold/frontends/linear.py",
+        "(), Reason.NONLINEAR)] if states else []",
+        "(), Reason.NONLINEAR)][:0]",
+        (*OPERATORS, "-k", "state"),
+    ),
+    Mutant(
+        "output_padding forgotten",
+        "bnfold/frontends/linear.py",
+        'extra = ints(node, "output_padding", (0,) * n) if transposed else ()',
+        "extra = (0,) * n if transposed else ()",
+        (*OPERATORS, "-k", "output_padding"),
+    ),
+    Mutant(
+        "zeros that do not fit taken for a bias",
+        "bnfold/frontends/linear.py",
+        'if node.op_type != "Gemm" and array.ndim != 1:',
+        "if False:",
+        ("tests/frontends/test_onnx_linear.py", "-k", "zeros_of"),
+    ),
+    Mutant(
+        "twins that became one not solved again",
+        "bnfold/frontends/onnx.py",
+        "anew=settled.weighted",
+        "anew=False",
+        (*SHARING, "-k", "twins"),
     ),
 )
 

@@ -38,6 +38,10 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
     channels = (ctx.shape(x) or (None, None))[1]
     if isinstance(channels, int) and channels != weight.shape[0 if transposed else 1] * (1 if transposed else groups):
         return ctx.rigid(node, Reason.BOUNDARY)  # the model is broken, and stays as it is
+    out = weight.shape[1] * groups if transposed else weight.shape[0]
+    held = ctx.const(bias) if bias is not None else None
+    if held is not None and held.shape != (out,) and (held.ndim == 1 or held.any()):
+        return ctx.rigid(node, Reason.BOUNDARY)
     window = window_of(node, ctx.shape(x) or (), weight.shape[2:], transposed)
     kernel = convolution_kernel(weight, groups, window, transposed)
     return [
@@ -50,7 +54,7 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
             kernel=kernel,
             weight=stored,
             window=window,
-            has_bias=bias is not None,
+            has_bias=held is not None and held.shape == (out,),
             frozen=_frozen(stored, node),
         )
     ]
@@ -231,12 +235,17 @@ def _frozen(stored: ir.Value, node: ir.Node) -> Reason | None:
 
 
 def stored_bias(node: ir.Node, ctx: Context) -> Array | None:
-    """The bias of a Conv, ConvTranspose or Gemm as float64[..., out_channels]; None for none."""
+    """The bias of a Conv, ConvTranspose or Gemm as float64[..., out_channels]; None for none.
+
+    PyTorch's exporter makes up zeros of shape (channels, 2) for a Conv3d without a bias; no runtime accepts them.
+    """
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return None
     array: NDArray[Any] | None = ctx.const(value)
     assert array is not None
+    if node.op_type != "Gemm" and array.ndim != 1:
+        return None
     factor = float(attr(node, "beta", 1.0)) if node.op_type == "Gemm" else 1.0
     wide: Array = array.astype(np.float64) * factor
     return wide

@@ -101,6 +101,18 @@ def image_again(c: Case) -> str:
     return c.input("N", 4, 6, 6, name=c.name("x"))
 
 
+def attention(axis: int) -> Build:
+    """Positions of a BatchNorm's result are mixed by a softmax, whose rows or columns sum to 1."""
+
+    def build(c: Case) -> str:
+        x = c.input("N", 4, 6)
+        scores = c.op("MatMul", c.op("Transpose", x, perm=[0, 2, 1]), x)
+        value = c.op("Transpose", c.bn(x, 4), perm=[0, 2, 1])
+        return c.op("MatMul", c.op("MatMul", c.op("Softmax", scores, axis=axis), value), c.draw(4, 3))
+
+    return build
+
+
 def divided(c: Case) -> str:
     gate = c.op("Sigmoid", c.op("GlobalAveragePool", image_again(c)))
     return c.conv(c.op("Div", gate, scaling(c, image(c))), 3, 4, 1, 1)
@@ -324,6 +336,13 @@ EXAMPLES: dict[str, Example] = {
     ),
     "RoiAlign lets a scale pass": Example(
         g.Spatial, rigid, regions(shift=False), forgetting("pinned"), regions(shift=True)
+    ),
+    "a softmax over the axis that is summed lets a shift pass": Example(
+        g.Mix,
+        taking(unit_sum=lambda op: False),
+        attention(axis=-1),
+        taking(unit_sum=lambda op: True),
+        attention(axis=-2),
     ),
     "a sum over space lets a scale pass": Example(
         g.Spatial,

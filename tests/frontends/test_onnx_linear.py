@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx_case import Case, check
+from onnx_case import Case, assert_same, check, codes, draw, fold, run
 
 SPATIAL = {1: ("W",), 2: ("H", "W"), 3: ("D", "H", "W")}
 SIZES = ({"N": 2, "D": 5, "H": 6, "W": 7}, {"N": 1, "D": 4, "H": 5, "W": 8})
@@ -399,3 +399,25 @@ def test_a_product_that_is_handed_out_does_not_take_the_bias_behind_it() -> None
     y = c.op("MatMul", c.input("N", 4), c.draw(4, 3))
     z = c.op("Add", y, c.draw(3))
     check(c.model(c.op("Sigmoid", c.bn(z, 3)), y))
+
+
+def with_bias(bias: np.ndarray | None) -> onnx.ModelProto:
+    c = Case()
+    operands = [c.input("N", 3, 4, 4, 4), c.draw(4, 3, 2, 2, 2)]
+    y = c.bn(c.op("Conv", *operands, *([] if bias is None else [c.const(bias)])), 4)
+    return c.model(y, shapes={y: ("N", 4, 3, 3, 3)})
+
+
+def test_zeros_of_a_shape_that_no_runtime_accepts_are_no_bias() -> None:
+    """What PyTorch's exporter makes up for a Conv3d without a bias."""
+    broken, bare = (fold(with_bias(bias), check=bias is None) for bias in (np.zeros((4, 2)), None))
+    assert broken.plan.folded == 1
+    feeds = draw(bare.before, {"N": 2}, 0, {})
+    assert_same(run(bare.before, feeds), run(broken.after, feeds))
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (3,)])
+def test_a_bias_that_does_not_fit_stays(shape: tuple[int, ...]) -> None:
+    folded = fold(with_bias(np.ones(shape)), check=False)
+    assert codes(folded.plan) == ("BOUNDARY",)
+    assert folded.ops() == ["Conv", "BatchNormalization"]
