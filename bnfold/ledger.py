@@ -45,6 +45,10 @@ class Ledger:
         known = self.order.keys() - self._norms.keys()  # what a BatchNorm was written as has its name
         self._affines |= {site.name: site for site in plan.affines if site.name in known}
 
+    def same(self, norm: str, other: str) -> None:
+        """Note that a BatchNorm that stayed went, because another one does the same."""
+        self._norms[norm] = replace(self._norms[norm], status="merged", into=(other,), reason=None)
+
     def plan(self) -> Plan:
         """Everything, in the graph's own order, with operators by the names they have now."""
         found = []

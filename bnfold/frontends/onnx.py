@@ -133,6 +133,8 @@ def carry_out(prepared: Prepared, choices: Choices) -> Plan:
     for graph in graphs:
         _fold_graph(graph, prepared, ledgers, choices, left)
     while (settled := settle(model)).changed:  # padding that is a convolution's own now, or twins, may be branches
+        for norm, twin in settled.norms:
+            ledgers[model.graph].same(prepared.labels.pop(norm), prepared.labels[twin])
         _label(model, prepared.labels)
         for graph in graphs:
             _fold_graph(graph, prepared, ledgers, choices, left, anew=settled.weighted)

@@ -155,6 +155,19 @@ def read_gather(node: ir.Node, ctx: Context) -> list[Op]:
     return [Take(ctx.label(node), data, node.outputs[0], axis, index, keeps_axis=False)]
 
 
+def read_gather_nd(node: ir.Node, ctx: Context) -> list[Op]:
+    """GatherND: some positions of the first axes, which keep the channels behind them as they are."""
+    x, indices = _x(node), node.inputs[1]
+    rank, shape = ctx.rank(x), None if indices is None else ctx.shape(indices)
+    if rank is None or not shape or not isinstance(shape[-1], int) or ctx.is_const(x):
+        return ctx.rigid(node, Reason.BOUNDARY)
+    batch = int(attr(node, "batch_dims", 0))
+    behind = batch + shape[-1]
+    source = (*range(batch), *[None] * (len(shape) - 1 - batch), *range(behind, rank))
+    axes = tuple(range(batch, behind))
+    return [Spatial(ctx.label(node), x, node.outputs[0], axes=axes, shape_axes=source)]
+
+
 def read_pad(node: ir.Node, ctx: Context) -> list[Op]:
     """Pad: with zeros, or with elements of the tensor itself."""
     x, rank = _x(node), ctx.rank(_x(node))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.frontends.context import ONNX_DOMAINS, drop_unread, graphs_within
+from bnfold.frontends.context import ONNX_DOMAINS, drop_unread, graphs_within, not_at_inference
 from bnfold.frontends.evaluate import IMPURE
 
 WEIGHTED = {"Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"}
@@ -40,10 +40,12 @@ class Settled(NamedTuple):
     Attributes:
         changed: Whether there was anything.
         weighted: Whether twins with weights became one, whose result has one unit where theirs were tied.
+        norms: BatchNorms that went, each with the one that does the same.
     """
 
     changed: bool
     weighted: bool
+    norms: tuple[tuple[ir.Node, ir.Node], ...]
 
 
 def settle(model: ir.Model) -> Settled:
@@ -52,7 +54,9 @@ def settle(model: ir.Model) -> Settled:
     before = model.graph.num_nodes()
     moved = [_pad_in_convs(node) for node in pads]
     twins = _merge_twins(model)
-    return Settled(any(moved) or model.graph.num_nodes() < before, bool(twins & WEIGHTED))
+    weighted = any(node.op_type in WEIGHTED for node, _ in twins)
+    norms = tuple(pair for pair in twins if pair[0].op_type == "BatchNormalization")
+    return Settled(any(moved) or bool(twins) or model.graph.num_nodes() < before, weighted, norms)
 
 
 def _pad_in_convs(pad: ir.Node) -> bool:
@@ -112,19 +116,21 @@ PLAIN = {ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir
 PLAIN |= {ir.AttributeType.STRING, ir.AttributeType.STRINGS}
 
 
-def _merge_twins(model: ir.Model) -> set[str]:
+def _merge_twins(model: ir.Model) -> list[tuple[ir.Node, ir.Node]]:
     """Operators that compute the same from the same become one, in place.
 
-    The library's pass also merges graph outputs, by copies that the next run would have to clean up, and BatchNorms,
-    which the plan has counted; this one leaves both alone.
+    The library's pass also merges graph outputs, by copies that the next run would have to clean up, and does not say
+    which BatchNorms, which the plan has counted; this one leaves the first alone and says the second.
 
     Returns:
-        The types of those that went.
+        Those that went, each with the one that stays.
     """
-    gone: set[str] = set()
+    gone: list[tuple[ir.Node, ir.Node]] = []
     seen: dict[tuple[object, ...], list[ir.Node]] = {}
     for node in list(model.graph):
-        if node.domain not in ONNX_DOMAINS or node.op_type in IMPURE or node.op_type == "BatchNormalization":
+        if node.domain not in ONNX_DOMAINS or node.op_type in IMPURE:
+            continue
+        if node.op_type == "BatchNormalization" and not_at_inference(node) is not None:
             continue
         if any(v.is_graph_output() for v in node.outputs):
             continue
@@ -135,7 +141,7 @@ def _merge_twins(model: ir.Model) -> set[str]:
             continue
         ir.convenience.replace_all_uses_with(node.outputs, twin.outputs)
         model.graph.remove(node, safe=True)
-        gone.add(node.op_type)
+        gone.append((node, twin))
     return gone
 
 

@@ -146,6 +146,19 @@ def class_token(c: Case) -> str:
     return c.bn(c.op("Concat", c.draw(1, 4, 1), tokens, axis=2), 4)
 
 
+def some_places(c: Case, x: str) -> str:
+    """Places of an image whose channels come last, as advanced indexing is exported."""
+    places = c.const(np.array([[[0, 1], [5, 2]], [[3, 3], [4, 0]], [[0, 0], [2, 5]]]))
+    picked = c.op("GatherND", c.op("Transpose", x, perm=[2, 3, 0, 1]), places)
+    return c.op("Transpose", picked, perm=[2, 3, 0, 1])
+
+
+def some_channels(c: Case) -> str:
+    """Channels are chosen together with places, so that all of them are in one unit."""
+    places = c.const(np.array([[[0, 1], [3, 2], [2, 5]], [[1, 1], [0, 0], [2, 3]]]))
+    return c.op("Mul", c.op("GatherND", c.bn(c.input(2, 4, 6), 4), places, batch_dims=1), c.const(np.asarray(1.5)))
+
+
 def constant_channels(c: Case) -> str:
     """Coordinates beside the features, as CoordConv has."""
     features = c.conv(c.input(1, 4, 6, 6), 4, 4, 1, 1)
@@ -397,6 +410,9 @@ EXAMPLES: dict[str, Example] = {
         backward(lambda c, x: c.op("Gather", x, c.ints(2, 0, 1, 3), axis=1)),
         taking(index=lambda op: np.roll(op.index, 1)),
         lambda c: c.conv(c.op("Gather", c.bn(image(c), 4), c.ints(2, 0, 1, 3), axis=1), 3, 4, 1, 1),
+    ),
+    "GatherND takes places out": Example(
+        g.Spatial, rigid, then(some_places), forgetting("ties", "rows"), some_channels
     ),
     "a Slice backwards": Example(
         g.Take,

@@ -61,6 +61,24 @@ def test_twins_that_became_one_are_solved_again() -> None:
     assert sorted(folded.ops()) == ["Add", "Add", "MatMul", "Mul"]
 
 
+def test_batch_norms_that_stay_and_do_the_same_become_one() -> None:
+    """A block that is called for each of its readers; negative gammas pass no MaxPool."""
+    c = Case()
+    x = c.input("N", 4, 8, 8)
+    w, params = c.draw(4, 4, 1, 1), c.bn_params(4, gamma=-np.ones(4))
+    norms = [c.op("BatchNormalization", c.op("Relu", c.op("Conv", x, w)), *params, label=f"norm{i}") for i in range(3)]
+    other = c.bn(c.op("Relu", c.op("Conv", x, w)), 4, gamma=-np.ones(4), label="other")
+    pools = [c.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]) for y in (*norms, other)]
+    folded = check(c.model(c.op("Concat", *pools, axis=1)), "NEGATIVE-GAMMA", "NEGATIVE-GAMMA")
+    assert [(site.name, site.status, site.into) for site in folded.plan.sites] == [
+        ("norm0", "kept", ()),
+        ("norm1", "merged", ("norm0",)),
+        ("norm2", "merged", ("norm0",)),
+        ("other", "kept", ()),
+    ]
+    assert sorted(folded.ops()) == ["BatchNormalization"] * 2 + ["Concat", "Conv", "MaxPool", "MaxPool", "Relu"]
+
+
 def test_uses_in_equal_units_go_on_sharing() -> None:
     folded = check(siamese(ALIKE, {}, ALIKE, {}))
     one, two, three, four = weights(folded)
