@@ -1043,6 +1043,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "anew=False",
         (*SHARING, "-k", "twins"),
     ),
+    Mutant(
+        "equal operands given to each reader anew",
+        "bnfold/frontends/rewrite.py",
+        "            if key not in self._given:\n",
+        "            if True:\n",
+        (*SHARING, "-k", "becomes_the_same"),
+    ),
+    Mutant(
+        "BatchNorms that do the same stay as many",
+        "bnfold/frontends/tidy.py",
+        'if node.op_type == "BatchNormalization" and not_at_inference(node) is not None:',
+        'if node.op_type == "BatchNormalization":',
+        (*SHARING, "-k", "do_the_same"),
+    ),
+    Mutant(
+        "channels that GatherND chooses in units of their own",
+        "bnfold/frontends/structure.py",
+        "axes = tuple(range(batch, behind))",
+        "axes = ()",
+        (*OPERATORS, "-k", "GatherND"),
+    ),
 )
 
 

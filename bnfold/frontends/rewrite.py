@@ -78,6 +78,7 @@ class Rewriter(Editor):
         self._too_large: list[str] = []
         self._too_small: list[str] = []
         self._done: set[ir.Value] = set()  # shared weights that have been rewritten already
+        self._given: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}  # new operands
         self._versions: dict[tuple[ir.Value, bytes, bytes], ir.Value] = {}  # copies of shared weights
 
     def run(self) -> None:
@@ -140,9 +141,16 @@ class Rewriter(Editor):
         return np.asarray(array, order="C")
 
     def give(self, node: ir.Node, index: int, array: Array, dtype: ir.DataType | None, wanted: str) -> None:
-        """Give a node a new constant operand."""
+        """Give a node a new constant operand, the same as another node that got these numbers for the same one."""
         rounded = self.rounded(array, dtype)
-        self._edits.append(lambda: self.set_input(node, index, self.constant(rounded, dtype, wanted)))
+        key = (wanted, rounded.shape, rounded.tobytes())
+
+        def read_it() -> None:
+            if key not in self._given:
+                self._given[key] = self.constant(rounded, dtype, wanted)
+            self.set_input(node, index, self._given[key])
+
+        self._edits.append(read_it)
 
     def set_weight(self, stored: ir.Value, rounded: NDArray[Any]) -> None:
         """Put new numbers behind a weight, once for all of its readers."""

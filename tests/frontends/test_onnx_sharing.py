@@ -79,6 +79,16 @@ def test_batch_norms_that_stay_and_do_the_same_become_one() -> None:
     assert sorted(folded.ops()) == ["BatchNormalization"] * 2 + ["Concat", "Conv", "MaxPool", "MaxPool", "Relu"]
 
 
+def test_a_bias_that_becomes_the_same_stays_shared() -> None:
+    """A block called once for each of its readers ends up as one."""
+    c = Case()
+    x, w, b, params = c.input("N", 4, 6, 6), c.draw(5, 4, 3, 3), c.draw(5), c.bn_params(5)
+    blocks = [c.op("BatchNormalization", c.op("Conv", x, w, b), *params) for _ in range(2)]
+    y = c.op("Concat", c.op("Sigmoid", blocks[0]), c.op("Tanh", blocks[1]), axis=1)
+    folded = check(c.model(y))
+    assert folded.ops() == ["Conv", "Sigmoid", "Tanh", "Concat"]
+
+
 def test_uses_in_equal_units_go_on_sharing() -> None:
     folded = check(siamese(ALIKE, {}, ALIKE, {}))
     one, two, three, four = weights(folded)
