@@ -1057,13 +1057,6 @@ MUTANTS: tuple[Mutant, ...] = (
         'if node.op_type == "BatchNormalization":',
         (*SHARING, "-k", "do_the_same"),
     ),
-    Mutant(
-        "channels that GatherND chooses in units of their own",
-        "bnfold/frontends/structure.py",
-        "axes = tuple(range(batch, behind))",
-        "axes = ()",
-        (*OPERATORS, "-k", "GatherND"),
-    ),
 )
 
 

@@ -173,6 +173,8 @@ def _fold_graph(
             rewrite_graph(graph, folding, reading.context, choices.leftover)
             # Without channels in front of them, constants that vary by position have a unit at each of their elements.
             unsolved = bool(folding.system.offsets and folding.solution.removed)
+            # A weight in front of a gamma of 0 is 0 now, and lets more pass.
+            unsolved = unsolved or (folding.plan.kept > 0 and _some_are_dead(folding.system, folding.solution))
             again = again or unsolved
         for node in nodes:
             if node.graph is None:
@@ -180,6 +182,11 @@ def _fold_graph(
         if again:
             _label(prepared.model, prepared.labels)
             complete_shapes(prepared.model)
+
+
+def _some_are_dead(system: System, solution: Solution) -> bool:
+    """Whether a BatchNorm with a gamma of 0 vanished."""
+    return any(c.op.name in solution.removed and not c.scale.all() for c in system.candidates)
 
 
 def _nbytes(stored: object) -> int:

@@ -410,3 +410,10 @@ def test_two_position_tables_are_one_once_the_batch_norm_before_them_is_gone() -
     y = c.op("Sub", c.op("Add", x, c.draw(1, 2, 3, 4)), c.draw(1, 2, 3, 4))
     y = c.op("ConvTranspose", y, c.draw(2, 1, 2, 2), strides=[2, 2], group=2)
     assert check(c.model(y)).ops() == ["Add", "ConvTranspose"]
+
+
+def test_a_weight_that_became_zero_lets_a_shift_pass() -> None:
+    """The BatchNorm behind has only gammas of 0, so the convolution's padding is no longer to be seen."""
+    c = Case()
+    y = c.conv(c.bn(c.input("N", 3, 6, 6), 3, gamma=np.zeros(3)), 3, 3, 3, 3, pads=[1, 1, 1, 1])
+    check(c.model(c.bn(y, 3, gamma=np.zeros(3))))
