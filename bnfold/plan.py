@@ -26,7 +26,8 @@ class Site:
     Attributes:
         name: The operator's name in the model.
         op: Its operator type, e.g. `"BatchNormalization"`.
-        status: `"folded"` (its units were absorbed), `"merged"` (it went with a branch merge) or `"kept"`.
+        status: `"folded"` (its units were absorbed), `"merged"` (it went with a branch merge, or another BatchNorm that
+            stays does the same) or `"kept"`.
         into: Names of the operators whose weights changed because of it.
         reason: Why it was kept; None when it was not.
         copies: Those of `into` that got a copy of a weight they shared, since its other readers need it in other units.
