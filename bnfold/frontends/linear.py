@@ -235,16 +235,13 @@ def _frozen(stored: ir.Value, node: ir.Node) -> Reason | None:
 
 
 def stored_bias(node: ir.Node, ctx: Context) -> Array | None:
-    """The bias of a Conv, ConvTranspose or Gemm as float64[..., out_channels]; None for none.
-
-    PyTorch's exporter makes up zeros of shape (channels, 2) for a Conv3d without a bias; no runtime accepts them.
-    """
+    """The bias of a Conv, ConvTranspose or Gemm as float64[..., out_channels]; None for none."""
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return None
     array: NDArray[Any] | None = ctx.const(value)
     assert array is not None
-    if node.op_type != "Gemm" and array.ndim != 1:
+    if node.op_type != "Gemm" and array.ndim != 1:  # zeros that torch's exporter makes up for a Conv3d without a bias
         return None
     factor = float(attr(node, "beta", 1.0)) if node.op_type == "Gemm" else 1.0
     wide: Array = array.astype(np.float64) * factor

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.frontends.context import Context, attr, ints, not_at_inference, only_output, squeeze_constant
+from bnfold.frontends.gather import read_gather, read_gather_nd
 from bnfold.frontends.linear import (
     is_certain,
     read_conv,
@@ -24,8 +25,6 @@ from bnfold.frontends.structure import (
     read_concat,
     read_depth_to_space,
     read_expand,
-    read_gather,
-    read_gather_nd,
     read_identity,
     read_pad,
     read_reshape,
