@@ -216,8 +216,8 @@ def _rounding(models: Mapping[str, Any]) -> list[str]:
         "",
         *paragraph(
             f"Some draws differ by more than {LARGEST_DIFFERENCE:.0e} in float32, although the function is the same, "
-            "as the column *in float64* shows. There the unfolded network is itself as far from its value in float64, "
-            "and any two ways of computing it in float32 are as far from one another."
+            "as the column *in float64* shows. There the unfolded network is itself as far from its value in float64: "
+            "what a fold changes is how it is rounded, and that is magnified."
         ),
         *lines,
         "",
