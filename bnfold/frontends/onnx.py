@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import onnx_ir as ir
@@ -130,14 +130,20 @@ def carry_out(prepared: Prepared, choices: Choices) -> Plan:
         grown = sum(ledger.growth for ledger in ledgers.values())
         return budget_bytes(choices.duplicate, sum(map(_nbytes, stored))) - grown
 
-    for graph in graphs:
-        _fold_graph(graph, prepared, ledgers, choices, left)
-    while (settled := settle(model)).changed:  # padding that is a convolution's own now, or twins, may be branches
-        for norm, twin in settled.norms:
-            ledgers[model.graph].same(prepared.labels.pop(norm), prepared.labels[twin])
-        _label(model, prepared.labels)
+    def rounds(chosen: Choices, *, anew: bool) -> None:
         for graph in graphs:
-            _fold_graph(graph, prepared, ledgers, choices, left, anew=settled.weighted)
+            _fold_graph(graph, prepared, ledgers, chosen, left, anew=anew)
+        while (settled := settle(model)).changed:  # padding that is a convolution's own now, or twins, may be branches
+            for norm, twin in settled.norms:
+                ledgers[model.graph].same(prepared.labels.pop(norm), prepared.labels[twin])
+            _label(model, prepared.labels)
+            for graph in graphs:
+                _fold_graph(graph, prepared, ledgers, chosen, left, anew=settled.weighted)
+
+    rounds(replace(choices, leftover="keep"), anew=False)
+    if choices.leftover != "keep":  # only when it is clear which BatchNorms stay
+        _label(model, prepared.labels)
+        rounds(choices, anew=True)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
 
