@@ -23,6 +23,7 @@ from bnfold.taps import Branch, Diagonal, diagonal, sign
 LONGEST = 24  # operators that a branch is followed back over
 
 Forms = dict[Value, tuple[Branch, ...]]
+MayGo = Callable[[Value, Value, Sequence[Branch]], bool]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Merge:
         weight: [out, in/groups, *taps], rounded to the stored dtype.
         bias: [out], likewise.
         names: The operators that go.
-        like: One of the operands, whose shape the result has.
+        operands: The operands of the sum that it takes the place of, with their signs.
     """
 
     source: Value
@@ -43,7 +44,12 @@ class Merge:
     weight: NDArray[Any]
     bias: NDArray[Any]
     names: tuple[str, ...]
-    like: Value
+    operands: tuple[tuple[Value, float], ...]
+
+    @property
+    def like(self) -> Value:
+        """A value that has the shape of the result."""
+        return self.operands[0][0]
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ def find_merges(
     graph: Graph,
     held: Collection[Value],
     bias: Callable[[Linear], Array | None],
+    may_go: MayGo | None = None,
 ) -> tuple[MergedSum, ...]:
     """All branch merges of a graph; they do not overlap.
 
@@ -74,8 +81,9 @@ def find_merges(
         graph: The model as the solver sees it.
         held: Values that must stay, because they leave the graph or not exactly one operator reads them.
         bias: The bias of a Linear as float64[out_channels]; None where that is not what it has, and it must stay.
+        may_go: Whether an operand of a sum may be merged, by its source, its value and its branches; all if None.
     """
-    return tuple(Search(graph, held, bias).sums())
+    return tuple(Search(graph, held, bias, may_go=may_go).sums())
 
 
 def may_merge(graph: Graph, held: Collection[Value], vanished: Collection[str]) -> bool:
@@ -92,9 +100,11 @@ class Search:
         held: Collection[Value],
         bias: Callable[[Linear], Array | None],
         vanished: Collection[str] | None = None,
+        may_go: MayGo | None = None,
     ) -> None:
         self.graph = graph
         self.bias = bias
+        self.may_go = may_go
         self.makers: dict[Value, Op] = {}
         self.alias: dict[Value, Value] = {}
         self.trusting = vanished is not None
@@ -137,11 +147,11 @@ class Search:
         if len(set().union(*sources)) == sum(map(len, sources)):  # no two operands come from one tensor
             return None
         merges = []
-        forms = [self._signed(self.forms(value), factor) for value, factor in operands]
+        forms = [self._signed(self._allowed(value), factor) for value, factor in operands]
         while (chosen := self._best(forms)) is not None:
             source, members, box = chosen
             branches = [branch for i in members for branch in forms[i][source]]
-            merge = self._merge(source, box, branches, operands[members[0]][0])
+            merge = self._merge(source, box, branches, tuple(operands[i] for i in members))
             if merge is None:
                 for i in members:
                     del forms[i][source]
@@ -163,6 +173,13 @@ class Search:
     def _absorbed(self, value: Value, left: int) -> Op | None:
         """The operator behind a value, where it can become part of a branch."""
         return None if value in self.held or not left else self.makers.get(value)
+
+    def _allowed(self, value: Value) -> Forms:
+        """What an operand is a sum of branches of, where it may go."""
+        found, may_go = self.forms(value), self.may_go
+        if may_go is None:
+            return found
+        return {source: branches for source, branches in found.items() if may_go(source, value, branches)}
 
     def forms(self, value: Value, left: int = LONGEST) -> Forms:
         """The tensors that a value is a sum of branches of, itself first, as far back as nothing else reads them."""
@@ -241,13 +258,15 @@ class Search:
         size = None if axis is None or shape is None else shape[axis]
         return size if isinstance(size, int) else None
 
-    def _merge(self, source: Value, box: Box, branches: Sequence[Branch], like: Value) -> Merge | None:
+    def _merge(
+        self, source: Value, box: Box, branches: Sequence[Branch], operands: tuple[tuple[Value, float], ...]
+    ) -> Merge | None:
         """The operator in numbers; None where they do not fit the stored dtype."""
         names = tuple(name for branch in branches for name in branch.names)
         if self.trusting:
-            return Merge(source, box, np.zeros(0), np.zeros(0), names, like)
+            return Merge(source, box, np.zeros(0), np.zeros(0), names, operands)
         dtype = box.main.kernel.weight().dtype
         weight, bias = (round_once(array, dtype) for array in box.total(branches))
         if not all(np.isfinite(array).all() for array in (weight, bias)):
             return None
-        return Merge(source, box, weight, bias, names, like)
+        return Merge(source, box, weight, bias, names, operands)

@@ -43,11 +43,11 @@ def fold(
         dynamic_shapes: Sizes that may vary when a Module is followed, as `torch.export.export` takes them.
         prefer: For a Module: `"module"` returns an object of the same class wherever that removes as many BatchNorms,
             `"graph"` always what `torch.export.unflatten` makes of the folded program.
-        leftover: For ONNX: what a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single
-            Add where its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv.
-        norm_affine: For ONNX: whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization
-            and InstanceNormalization are folded into what reads them, too.
-        duplicate: For ONNX: whether operators that share a weight may get copies of it where that removes BatchNorms:
+        leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
+            its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv. A Module where one stays becomes a graph then.
+        norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
+            InstanceNormalization are folded into what reads them, too.
+        duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms:
             `"never"`, `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
 
     Returns:
@@ -60,12 +60,7 @@ def fold(
     choices = Choices(leftover, norm_affine, duplicate)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):
-        if choices != Choices(duplicate=duplicate):
-            raise UsageError(
-                f"leftover={leftover!r} and norm_affine={norm_affine} are choices for ONNX, and a {kind} was given",
-                "Leave them out, or export the model to ONNX and fold that.",
-            )
-        return _fold_torch(model, kind, example_inputs, dynamic_shapes, prefer)
+        return _fold_torch(model, kind, example_inputs, dynamic_shapes, prefer, choices)
     import onnx
     import onnx_ir as ir
 
@@ -88,17 +83,19 @@ def fold(
     )
 
 
-def _fold_torch(model: Any, kind: str, example_inputs: Any, dynamic_shapes: Any, prefer: str) -> Folded:
+def _fold_torch(
+    model: Any, kind: str, example_inputs: Any, dynamic_shapes: Any, prefer: str, choices: Choices
+) -> Folded:
     import torch
 
-    from bnfold.frontends.aten.program import fold_program
+    from bnfold.frontends.aten.fold import fold_program
     from bnfold.frontends.modules.fold import fold_module
 
     with quiet():
         if isinstance(model, torch.export.ExportedProgram):
-            return Folded(*fold_program(model))
+            return Folded(*fold_program(model, choices))
         if isinstance(model, torch.nn.Module):
-            return Folded(*fold_module(model, example_inputs, dynamic_shapes, prefer))
+            return Folded(*fold_module(model, example_inputs, dynamic_shapes, prefer, choices))
     raise UsageError(f"bnfold.fold cannot take a {kind}", "Pass a torch.nn.Module or a torch.export.ExportedProgram.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bnfold.branches import MergedSum
@@ -25,11 +25,20 @@ class Ledger:
         self._affines: dict[str, Site] = {}
         self._renamed: dict[str, str] = {}
 
-    def merged(self, sums: Sequence[MergedSum], graph: Graph) -> None:
-        """Note branch merges."""
+    def merged(
+        self, sums: Sequence[MergedSum], graph: Graph, places: Mapping[tuple[str, ...], str] | None = None
+    ) -> None:
+        """Note branch merges.
+
+        Args:
+            sums: What was merged.
+            graph: Where it was.
+            places: For the operators of a merge, the one that became the result, if it is not the one that multiplies
+                most.
+        """
         ops = {op.name: op for op in graph.ops}
         for merge in (merge for merged in sums for merge in merged.merges):
-            main = merge.box.main.name
+            main = (places or {}).get(merge.names, merge.box.main.name)
             for op in (ops[name] for name in merge.names):
                 if isinstance(op, Affine):
                     index = self._norms if op.batch_norm else self._affines
@@ -49,14 +58,18 @@ class Ledger:
         """Note that a BatchNorm that stayed went, because another one does the same."""
         self._norms[norm] = replace(self._norms[norm], status="merged", into=(other,), reason=None)
 
-    def plan(self) -> Plan:
-        """Everything, in the graph's own order, with operators by the names they have now."""
+    def plan(self, before: Sequence[Site] = ()) -> Plan:
+        """Everything, in the graph's own order, with operators by the names they have now.
+
+        Args:
+            before: Sites that were gone before the graph was read.
+        """
         found = []
         for index in (self._norms, self._affines):
             sites = sorted(index.values(), key=lambda site: self.order[site.name])
             found.append(tuple(self._renewed(site) for site in sites))
         norms, affines = found
-        return Plan(norms, affines, self.growth)
+        return Plan((*before, *norms), affines, self.growth)
 
     def _renewed(self, site: Site) -> Site:
         return replace(site, into=self._current(site.into), copies=self._current(site.copies))

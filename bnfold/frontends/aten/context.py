@@ -7,14 +7,14 @@ parameters alone is a constant as well; it is evaluated in float64 and rounded o
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
-from torch.export.graph_signature import ExportGraphSignature, InputKind
+from torch.export.graph_signature import InputKind, InputSpec
 
 from bnfold.affine import Array, round_once
 from bnfold.frontends.aten.nodes import (
@@ -49,6 +49,7 @@ class Context:
         kept: BatchNorms that are no constant affine, with the reason, by label.
         held: Nodes that must stay as they are, because whoever carries out the plan cannot change them.
         any_size: Whether the plan must hold for images of other sizes than those of the program.
+        norm_affine: Whether the scale and bias of normalisations are affines of their own.
     """
 
     def __init__(
@@ -56,15 +57,19 @@ class Context:
         graph: fx.Graph,
         tensors: dict[fx.Node, torch.Tensor],
         held: frozenset[str] = frozenset(),
+        labels: dict[fx.Node, str] | None = None,
         *,
         any_size: bool = False,
+        norm_affine: bool = False,
     ) -> None:
         self.graph = graph
         self.tensors = tensors
         self.held = held
         self.any_size = any_size
+        self.norm_affine = norm_affine
         self.shapes: dict[Value, Shape] = {}
-        self.labels = _labels(graph)
+        self.labels = {} if labels is None else labels
+        _label(graph, self.labels)
         self.kept: dict[str, Reason] = {}
         self._identity = _identities(tensors)
         self._placeholders: dict[object, list[fx.Node]] = {}
@@ -174,11 +179,15 @@ class Context:
         return [Rigid(self.label(node), self.features(node), results(node), reason)]
 
 
-def _labels(graph: fx.Graph) -> dict[fx.Node, str]:
-    """A name for every node: the path of the module it is the operator of where that says it all, else its own."""
-    labels: dict[fx.Node, str] = {}
-    used: set[str] = set()
-    for node in graph.nodes:
+def _label(graph: fx.Graph, labels: dict[fx.Node, str]) -> None:
+    """A name for every node that has none: the path of the module it is the operator of where that says it all."""
+    nodes = list(graph.nodes)
+    for gone in labels.keys() - set(nodes):
+        del labels[gone]
+    used = set(labels.values())
+    for node in nodes:
+        if node in labels:
+            continue
         stack = module_stack(node)
         name = stack[-1] if stack and stack[-1] and opname(node) in NAMED_AFTER_MODULES else node.name
         label, n = name, 2
@@ -186,7 +195,6 @@ def _labels(graph: fx.Graph) -> dict[fx.Node, str]:
             label, n = f"{name}#{n}", n + 1
         used.add(label)
         labels[node] = label
-    return labels
 
 
 def _identities(tensors: dict[fx.Node, torch.Tensor]) -> dict[fx.Node, object]:
@@ -225,20 +233,30 @@ def wide(array: NDArray[Any] | None, size: int, default: float) -> Array:
     return np.full(size, default) if array is None else np.asarray(array).astype(np.float64).reshape(-1)
 
 
-def constant_tensors(signature: ExportGraphSignature, graph: fx.Graph, program: Any) -> dict[fx.Node, torch.Tensor]:
-    """The placeholders of an exported program whose tensors no run changes."""
-    changed = {*signature.buffers_to_mutate.values(), *getattr(signature, "parameters_to_mutate", {}).values()}
+def constant_tensors(
+    graph: fx.Graph,
+    specs: Iterable[InputSpec],
+    changed: Collection[str],
+    tables: Sequence[Mapping[str, Any]],
+) -> dict[fx.Node, torch.Tensor]:
+    """The placeholders of an exported program whose tensors no run changes.
+
+    Args:
+        graph: Its graph.
+        specs: What its placeholders are.
+        changed: Names of the tensors that each run changes.
+        tables: Where the tensors are found by name.
+    """
     nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     for node in graph.nodes:
         if opname(node) in BATCH_NORMS and "training" in (named := arguments(node)) and named["training"] is True:
             for statistic in (named.get("running_mean"), named.get("running_var")):
                 nodes.pop(getattr(statistic, "name", ""), None)  # the operator itself keeps them up to date
     found: dict[fx.Node, torch.Tensor] = {}
-    for spec in signature.input_specs:
+    for spec in specs:
         if spec.kind not in CONSTANT_KINDS or spec.target in changed or spec.target is None:
             continue
-        tensor = program.state_dict.get(spec.target)
-        tensor = program.constants.get(spec.target) if tensor is None else tensor
+        tensor = next((table[spec.target] for table in tables if table.get(spec.target) is not None), None)
         if spec.arg.name in nodes and type(tensor) in PLAIN and _is_plain(tensor):
             found[nodes[spec.arg.name]] = tensor
     return found

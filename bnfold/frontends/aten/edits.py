@@ -1,7 +1,7 @@
 """A plan as edits to the nodes of a program: which constants get which numbers, and which nodes go.
 
 What an operator becomes follows from the units on its two sides alone (`affine.rewrite`). Nothing is changed here: the
-edits are carried out on a program by `rewrite`, on a module by `modules`.
+edits are carried out on a program by `rewrite`, on a module by `modules.map`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from bnfold.frontends.aten.nodes import (
     position,
     sole_result,
 )
+from bnfold.frontends.aten.normalisations import CHANNEL_AXIS
 from bnfold.frontends.aten.recurrent import RECURRENT, input_weights
 from bnfold.frontends.rewrite import dense
 from bnfold.graph import Graph, Linear, Op
+from bnfold.leftover import is_split
 from bnfold.plan import Folding
 from bnfold.reach import Misfits, is_tame
 from bnfold.solver import Solution
@@ -52,19 +54,22 @@ class Edits:
         operands: New numbers for constant arguments, float64 or of the stored type, also where none was given.
         replaced: Scale and shift of an affine that stays, each None where it does nothing.
         added: A constant to add behind a node that has no argument for it.
+        depthwise: Weight and bias of the depthwise convolution that a BatchNorm becomes.
     """
 
     gone: tuple[fx.Node, ...] = ()
     operands: dict[tuple[fx.Node, Place], NDArray[Any]] = field(default_factory=dict)
     replaced: dict[fx.Node, tuple[Array | None, Array | None]] = field(default_factory=dict)
     added: dict[fx.Node, Array] = field(default_factory=dict)
+    depthwise: dict[fx.Node, tuple[Array, Array | None]] = field(default_factory=dict)
 
 
-def find_misfits(context: Context, graph: Graph, system: System, solution: Solution) -> Misfits:
+def find_misfits(context: Context, leftover: str, graph: Graph, system: System, solution: Solution) -> Misfits:
     """The views whose new numbers would not be finite as they are stored.
 
     Args:
         context: What the readers knew.
+        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
         graph: The program as the solver saw it.
         system: The cells behind every operator's channels.
         solution: The unit of every cell.
@@ -72,7 +77,7 @@ def find_misfits(context: Context, graph: Graph, system: System, solution: Solut
     halves = any(value.dtype.itemsize < 4 for n in context.graph.nodes if (value := fake(n)) is not None)
     if not halves and is_tame(solution):
         return Misfits()
-    finder = _Finder(graph, system, solution, context).find()
+    finder = _Finder(graph, system, solution, context, leftover).find()
     too_large = [node for (node, _), array in finder.operands.items() if not _fits(array, node)]
     too_large += [node for node, array in finder.added.items() if not _fits(array, node)]
     for node, pair in finder.replaced.items():
@@ -88,19 +93,22 @@ def _fits(array: NDArray[Any], node: fx.Node) -> bool:
     return bool(np.isfinite(array).all() and np.abs(array).max(initial=0.0) <= torch.finfo(value.dtype).max)
 
 
-def find_edits(graph: Graph, folding: Folding, context: Context, constant_norms: Sequence[fx.Node]) -> Edits:
+def find_edits(
+    folding: Folding, context: Context, constant_norms: Sequence[fx.Node] = (), leftover: str = "keep"
+) -> Edits:
     """What a plan means for each node of a program.
 
     Args:
-        graph: The program as the solver saw it.
         folding: The plan and its units.
         context: What the readers knew.
         constant_norms: BatchNorms of constants; what becomes of them is stored in their place.
+        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
     """
-    finder = _Finder(graph, folding.system, folding.solution, context).find()
-    gone = tuple(node for node in context.graph.nodes if context.label(node) in folding.solution.removed)
+    finder = _Finder(folding.graph, folding.system, folding.solution, context, leftover).find()
+    removed = folding.solution.removed
+    gone = tuple(n for n in context.graph.nodes if context.label(n) in removed and opname(n) not in CHANNEL_AXIS)
     finder.store(constant_norms)
-    return Edits(gone, finder.operands, finder.replaced, finder.added)
+    return Edits(gone, finder.operands, finder.replaced, finder.added, finder.depthwise)
 
 
 def renewable(edits: Edits, context: Context, stored: fx.Node) -> NDArray[Any] | None:
@@ -138,14 +146,15 @@ def nearly_equal(a: NDArray[Any], b: NDArray[Any], dtype: torch.dtype) -> bool:
 class _Finder:
     """Walks over the nodes of a program and notes what changes."""
 
-    def __init__(self, graph: Graph, system: System, solution: Solution, context: Context) -> None:
-        self.system, self.solution = system, solution
+    def __init__(self, graph: Graph, system: System, solution: Solution, context: Context, leftover: str) -> None:
+        self.system, self.solution, self.leftover = system, solution, leftover
         self.context = context
         self.ops: Mapping[str, Op] = {op.name: op for op in graph.ops}
         self.candidates = {c.op.name: c for c in system.candidates}
         self.operands: dict[tuple[fx.Node, Place], NDArray[Any]] = {}
         self.replaced: dict[fx.Node, tuple[Array | None, Array | None]] = {}
         self.added: dict[fx.Node, Array] = {}
+        self.depthwise: dict[fx.Node, tuple[Array, Array | None]] = {}
 
     def find(self) -> _Finder:
         """Ask every operator whose numbers may change."""
@@ -181,9 +190,9 @@ class _Finder:
             self.operands[node, place] = bias / factor
 
     def batch_norm(self, node: fx.Node, name: str) -> None:
-        """A BatchNorm that stays, between new units: gamma and beta."""
-        affine = self._kept_affine(name)
-        if affine is None:
+        """A BatchNorm that stays, between new units: gamma and beta, or other operators."""
+        affine = self._kept_affine(name, even_unchanged=self.leftover != "keep")
+        if affine is None or self._written_otherwise(node, name, *affine):
             return
         scale, shift = affine
         named = arguments(node)
@@ -196,12 +205,48 @@ class _Finder:
         for argument, array in (("weight", gamma), ("bias", beta)):
             self.operands[node, (position(node, argument),)] = array
 
-    def _kept_affine(self, name: str) -> tuple[Array, Array] | None:
+    def _written_otherwise(self, node: fx.Node, name: str, scale: Array, shift: Array) -> bool:
+        """Whether a BatchNorm that stays becomes Mul and Add, or a depthwise convolution, and notes it."""
+        y = sole_result(node)
+        if self.leftover == "keep" or y is None:
+            return False
+        pair = tuple(dense(array, self.system.axes[name]) for array in (scale, shift))
+        if not all(_fits(array, node) for array in pair):
+            return False
+        rank = self.context.rank(y)
+        if is_split(self.leftover, rank):
+            self.replaced[node] = _steps(*pair)
+            return True
+        weight, bias = (np.broadcast_to(array.reshape(-1), scale.size) for array in pair)
+        self.depthwise[node] = weight.reshape(-1, *(1,) * (rank - 1)), bias if bias.any() else None
+        return True
+
+    def norm(self, node: fx.Node, name: str) -> None:
+        """LayerNorm and its kin, whose scale and bias have gone, or are between new units."""
+        named = arguments(node)
+        if name in self.solution.removed:
+            scale, shift = np.ones(1), np.zeros(1)
+        elif (affine := self._kept_affine(name)) is not None:
+            scale, shift = affine
+        else:
+            return
+        channels = tuple(fake(named["weight"]).shape)  # type: ignore[union-attr]
+        self.operands[node, (position(node, "weight"),)] = np.broadcast_to(scale, channels).copy()
+        y = sole_result(node)
+        assert y is not None
+        if named.get("bias") is not None or (shift.any() and "bias" in named):
+            self.operands[node, (position(node, "bias"),)] = np.broadcast_to(shift, channels).copy()
+        elif shift.any():
+            self.added[node] = dense(shift, self.system.axes[name])
+
+    def _kept_affine(self, name: str, *, even_unchanged: bool = False) -> tuple[Array, Array] | None:
         """The scale and shift that an affine has between its new units; None where they are as before."""
         units, candidate = self.units(name), self.candidates.get(name)
-        if units is None or candidate is None or name in self.solution.removed:
+        if candidate is None or name in self.solution.removed:
             return None
-        return between_units(candidate, *units)
+        if units is None and even_unchanged:
+            return candidate.scale, candidate.shift
+        return None if units is None else between_units(candidate, *units)
 
     def arithmetic(self, node: fx.Node, name: str) -> None:
         """add, sub, mul, div, neg with constants that stay, between new units."""
@@ -211,8 +256,7 @@ class _Finder:
                 self._offset(node, name)
             return
         scale, shift = (dense(array, self.system.axes[name]) for array in affine)
-        multiplies = bool(np.any(scale != 1)) or not shift.any()
-        self.replaced[node] = (scale if multiplies else None, shift if shift.any() else None)
+        self.replaced[node] = _steps(scale, shift)
 
     def _offset(self, node: fx.Node, name: str) -> None:
         """A constant that varies by position takes up the shift."""
@@ -288,10 +332,17 @@ class _Finder:
                     self.operands.setdefault((user, place), array)
 
 
+def _steps(scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
+    """What to multiply by and to add; a multiplication where neither does anything."""
+    multiplies = bool(np.any(scale != 1)) or not shift.any()
+    return scale if multiplies else None, shift if shift.any() else None
+
+
 Handler = Callable[[_Finder, fx.Node, str], None]
 BY_HANDLER: tuple[tuple[Handler, Sequence[str]], ...] = (
     (_Finder.linear, (*CONVOLUTIONS, "linear", "addmm", "matmul", "mm", "bmm")),
     (_Finder.batch_norm, tuple(BATCH_NORMS)),
+    (_Finder.norm, tuple(CHANNEL_AXIS)),
     (_Finder.arithmetic, ("add", "div", "mul", "multiply", "neg", "rsub", "sub", "subtract", "true_divide")),
     (_Finder.concat, ("cat", "concat", "concatenate")),
     (_Finder.table, ("embedding",)),

@@ -61,6 +61,19 @@ def _window(
     return Window(taps, strides, dilations, begin, end, known, transposed, extra)
 
 
+def pooling_window(node: fx.Node, ctx: Context) -> Window:
+    """How an average over windows slides."""
+    named = arguments(node)
+    n = next(d for d in (1, 2, 3) if f"{d}d" in opname(node))
+    kernel, padding = _each(named["kernel_size"], n), _each(named["padding"], n)
+    strides = _each(named["stride"] or named["kernel_size"], n)
+    x = node.args[0]
+    assert isinstance(x, fx.Node)
+    sizes = (None,) * n if ctx.any_size else ctx.shape(x)[-n:]
+    known = tuple(s if isinstance(s, int) else None for s in sizes)
+    return Window(kernel, strides, (1,) * n, padding, padding, known)
+
+
 def _each(value: Any, n: int) -> tuple[int, ...]:
     """One number per spatial axis: torch lets a single one stand for all."""
     given = [int(value)] if isinstance(value, int) else [int(v) for v in value]
@@ -154,7 +167,9 @@ def _linear(
 
 def _frozen(node: fx.Node, ctx: Context, stored: fx.Node) -> Reason | None:
     """Why a weight must stay as it is: something reads it in another way, or hands it out."""
-    if node.name in ctx.held or ctx.entangled(stored):
+    if node.name in ctx.held:
+        return Reason.BOUNDARY  # whoever carries out the plan cannot change it, not even by a copy
+    if ctx.entangled(stored):
         return Reason.SHARED_WEIGHT
     for user in ctx.readers(stored):
         if user is node or ctx.is_const(user):

@@ -1,30 +1,29 @@
-"""PyTorch in, PyTorch out: read an exported program into the solver's graph, make the plan, apply it to a copy.
-
-    program ──functional copy──> read → plan → edits ──> program without BatchNorms
-                                                  └───> module without BatchNorms (`modules.py`)
+"""An exported program as the solver's graph: every node goes to its reader, what nobody can vouch for is rigid.
 
 What the solver and the laws do is the same as for ONNX; so are, for one network, the sites and their fate.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
+from bnfold.choices import AS_USUAL, Choices
 from bnfold.errors import UnsupportedError
-from bnfold.frontends.aten.context import FLOATS, Context, constant_tensors
+from bnfold.frontends.aten.context import FLOATS, Context
+from bnfold.frontends.aten.editor import Editor, value_of
 from bnfold.frontends.aten.edits import Edits, find_edits, find_misfits
-from bnfold.frontends.aten.functional import functional
-from bnfold.frontends.aten.nodes import BATCH_NORMS, element, fake, module_stack, opname, results
+from bnfold.frontends.aten.nodes import BATCH_NORMS, fake, module_stack, opname, results
+from bnfold.frontends.aten.normalisations import CHANNEL_AXIS
 from bnfold.frontends.aten.readers import READERS
-from bnfold.frontends.aten.rewrite import rewrite_program
 from bnfold.graph import Graph, Op, Rigid, Value
-from bnfold.plan import Folding, Plan, Site, make_plan
+from bnfold.plan import Folding, Site, make_plan
 from bnfold.reasons import Reason
+from bnfold.sharing import Allowance
 
 TAKES_SIZES = frozenset(
     {
@@ -57,22 +56,48 @@ TAKES_SIZES = frozenset(
 
 
 @dataclass(frozen=True)
+class View:
+    """How a program is looked at.
+
+    Attributes:
+        held: Names of nodes that must stay as they are.
+        observed: Paths of modules whose inputs and outputs something else looks at.
+        any_size: Whether the sizes of the program are not the only ones.
+    """
+
+    held: frozenset[str] = frozenset()
+    observed: frozenset[str] = frozenset()
+    any_size: bool = False
+
+
+AS_IT_IS = View()
+
+
+@dataclass(frozen=True)
 class Reading:
     """One exported program, read.
 
     Attributes:
-        program: In functional form; a copy that may be changed, its tensors shared with what came in.
+        editor: The program.
         context: What the readers knew.
         graph: The same program as the solver sees it.
         order: Labels of the BatchNorms, in graph order.
         constant_norms: BatchNorms that normalise constants, which need no run.
     """
 
-    program: ExportedProgram
+    editor: Editor
     context: Context
     graph: Graph
     order: tuple[str, ...]
     constant_norms: tuple[fx.Node, ...]
+
+    def constant_sites(self) -> tuple[Site, ...]:
+        """The fate of those that normalise constants."""
+        context = self.context
+        return tuple(
+            Site(context.label(norm), "BatchNormalization", "folded", _constant_readers(norm, context))
+            for norm in self.constant_norms
+        )
 
 
 @dataclass(frozen=True)
@@ -81,47 +106,33 @@ class Planned:
 
     Attributes:
         reading: What was read.
-        plan: The fate of every BatchNorm.
+        folding: The fate of every BatchNorm that is left, and the units that carry it out.
         edits: What to change.
     """
 
     reading: Reading
-    plan: Plan
+    folding: Folding
     edits: Edits
 
 
-def fold_program(program: ExportedProgram) -> tuple[ExportedProgram, Plan]:
-    """Remove every BatchNorm that a change of units can remove.
+def read_program(editor: Editor, view: View = AS_IT_IS, choices: Choices = AS_USUAL) -> Reading:
+    """Translate a program as it is now.
 
     Args:
-        program: What `torch.export.export` returned; not changed.
-
-    Returns:
-        A new program with the same inputs, outputs, dynamic shapes and function, and the plan that was carried out.
+        editor: The program.
+        view: How it is looked at.
+        choices: How it will be folded.
     """
-    planned = plan_program(read_program(program))
-    return rewrite_program(planned.reading.program, planned.edits, planned.reading.context), planned.plan
-
-
-def read_program(
-    program: ExportedProgram,
-    held: frozenset[str] = frozenset(),
-    observed: frozenset[str] = frozenset(),
-    *,
-    own: bool = False,
-) -> Reading:
-    """Translate an exported program.
-
-    Args:
-        program: What was exported.
-        held: Names of nodes that must stay as they are.
-        observed: Paths of modules whose inputs and outputs something else looks at.
-        own: Whether the program is only a means: its graph may be changed, and its sizes are not the only ones.
-    """
-    copied = functional(program, own=own)
-    graph = copied.graph
-    context = Context(graph, constant_tensors(copied.graph_signature, graph, copied), held, any_size=own)
-    if any(tensor.device.type == "meta" for tensor in copied.state_dict.values() if isinstance(tensor, torch.Tensor)):
+    graph = editor.graph
+    context = Context(
+        graph,
+        editor.tensors(),
+        view.held,
+        editor.labels,
+        any_size=view.any_size,
+        norm_affine=choices.norm_affine,
+    )
+    if any(tensor.device.type == "meta" for tensor in editor.state.values() if isinstance(tensor, torch.Tensor)):
         raise UnsupportedError(
             "the model's weights are on the meta device: there are no numbers to fold",
             "Load the weights first, e.g. by model.to_empty(device='cpu') and model.load_state_dict(...).",
@@ -133,36 +144,39 @@ def read_program(
     bits = [53]
     for node in nodes:
         is_norm = opname(node) in BATCH_NORMS
-        if is_norm and context.is_const(element(node, 0)[0] if fake(node) is None and element(node, 0) else node):
+        if is_norm and context.is_const(value_of(node)):
             constant_norms.append(node)
             continue
         if is_norm:
             order.append(context.label(node))
+        if is_norm or (choices.norm_affine and opname(node) in CHANNEL_AXIS):
             bits += [FLOATS.get(value.dtype, 53) for n in results(node)[:1] if (value := fake(n)) is not None]
         ops += _read(node, context)
-    _count_inner_norms(copied.graph_module, context, order)
-    ops += _held_by_hooks(nodes, context, observed, order)
+    _count_inner_norms(editor.program.graph_module, context, order)
+    ops += _held_by_hooks(nodes, context, view.observed, order)
     outputs = tuple(n for node in nodes if node.op == "output" for n in node.all_input_nodes if context.feature(n))
     inputs = tuple(node for node in nodes if node.op == "placeholder" and context.feature(node))
     read = Graph(tuple(ops), context.shapes, inputs, outputs, min(bits))
-    return Reading(copied, context, read, tuple(order), tuple(constant_norms))
+    return Reading(editor, context, read, tuple(order), tuple(constant_norms))
 
 
-def plan_program(reading: Reading) -> Planned:
-    """Decide what becomes of every BatchNorm of a program, and what that means for its nodes."""
-    context = reading.context
-    folding = make_plan(reading.graph, context.kept, reading.order, find=partial(find_misfits, context))
-    edits = find_edits(reading.graph, folding, context, reading.constant_norms)
-    gone = tuple(
-        Site(context.label(norm), "BatchNormalization", "folded", _constant_readers(norm, context))
-        for norm in reading.constant_norms
-    )
-    return Planned(reading, _named(folding, gone), edits)
+def plan_program(reading: Reading, choices: Choices = AS_USUAL, allowance: Allowance | None = None) -> Planned:
+    """Decide what becomes of every BatchNorm of a program, and what that means for its nodes.
+
+    Args:
+        reading: The program.
+        choices: How to fold it.
+        allowance: What copies of shared weights may cost; None makes none.
+    """
+    context, leftover = reading.context, choices.leftover
+    find = partial(find_misfits, context, leftover)
+    folding = make_plan(reading.graph, context.kept, reading.order, leftover, allowance, find)
+    return Planned(reading, folding, find_edits(folding, context, reading.constant_norms, leftover))
 
 
-def _named(folding: Folding, gone: tuple[Site, ...]) -> Plan:
-    plan = folding.plan
-    return Plan((*gone, *plan.sites), plan.affines)
+def weight_bytes(context: Context) -> Mapping[object, int]:
+    """The size of each stored weight, by its identity."""
+    return {context.identity(node): tensor.nbytes for node, tensor in context.tensors.items()}
 
 
 def _constant_readers(norm: fx.Node, context: Context) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ A reader returns what the operator means. Anything it cannot vouch for it return
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from bnfold.affine import Array, batch_norm_affine
 from bnfold.frontends.aten.context import FLOATS, Context, wide
 from bnfold.frontends.aten.linear import (
     CONVOLUTIONS,
+    pooling_window,
     read_addmm,
     read_convolution,
     read_linear,
     read_matrix_product,
 )
 from bnfold.frontends.aten.nodes import BATCH_NORMS, arguments, fake, opname, overload, sole_result
+from bnfold.frontends.aten.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.aten.recurrent import RECURRENT, read_recurrent
 from bnfold.frontends.aten.structure import (
     read_cat,
@@ -255,7 +258,11 @@ def read_average_pool(node: fx.Node, ctx: Context) -> list[Op]:
     padding = named.get("padding", 0)
     padded = any(padding) if isinstance(padding, list | tuple) else bool(padding)
     counted = (named.get("count_include_pad", True) and padded) or named.get("divisor_override") is not None
-    return _pooled(node, ctx, unit_sum=not counted, positive=False)
+    ops = _pooled(node, ctx, unit_sum=not counted, positive=False)
+    plain = named.get("divisor_override") is None and (named.get("count_include_pad") or not padded)
+    if "kernel_size" not in named or named.get("ceil_mode") or not plain or not isinstance(ops[0], Spatial):
+        return ops
+    return [replace(ops[0], window=pooling_window(node, ctx))]
 
 
 def _pooled(node: fx.Node, ctx: Context, unit_sum: bool, positive: bool) -> list[Op]:
@@ -368,6 +375,7 @@ BY_READER: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (read_addmm, ("addmm",)),
     (read_matrix_product, ("bmm", "matmul", "mm")),
     (read_recurrent, RECURRENT),
+    (read_norm, tuple(CHANNEL_AXIS)),
     (read_binary, ("add", "div", "mul", "multiply", "rsub", "sub", "subtract", "true_divide")),
     (read_neg, ("neg",)),
     (read_relu, ("relu",)),

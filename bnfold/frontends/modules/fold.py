@@ -1,8 +1,9 @@
 """A network in, the same network without its BatchNorms out: a new object of the same class.
 
-    module ──deepcopy──> copy ──torch.export──> program ──plan──> edits ──> changes of the copy's modules
+    module ──deepcopy──> copy ──torch.export──> program ──(merge)*──plan──> edits ──> changes of the copy's modules
 
-The copy is what is exported, so whatever the program reads is the copy's own. Where `forward` itself does what would
+The copy is what is exported, so whatever the program reads is the copy's own. Branches are merged in the program and in
+the copy alike, as far as forward allows (`merge`). Where `forward` itself does what would
 have to change, and the BatchNorms could not go without it, the result is the program as a module
 (`torch.export.unflatten`).
 """
@@ -18,15 +19,22 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from bnfold.choices import AS_USUAL, Choices
 from bnfold.errors import UnsupportedError, UsageError
-from bnfold.frontends.aten.program import Planned, plan_program, read_program
-from bnfold.frontends.aten.rewrite import rewrite_program
+from bnfold.frontends.aten.editor import Editor
+from bnfold.frontends.aten.fold import Rounds
+from bnfold.frontends.aten.functional import functional
+from bnfold.frontends.aten.merge import merges_of
+from bnfold.frontends.aten.program import Planned, Reading, View, plan_program
 from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
+from bnfold.frontends.modules.merge import Carried, Carrier, carry_out
 from bnfold.frontends.modules.prepare import bake, copied, observed, refuse, unwrapped
 from bnfold.frontends.modules.regions import become
 from bnfold.plan import Plan
 from bnfold.wording import printable
+
+Folded = tuple[nn.Module, Plan, tuple[str, ...]]
 
 AGREE = 1e-2  # of the output's size: what a trial must reach to show that forward did not look at a BatchNorm
 AGREE_ROUGHLY = 0.25  # the same for two-byte floats
@@ -48,7 +56,11 @@ class Call:
 
 
 def fold_module(
-    module: nn.Module, example_inputs: Any, dynamic_shapes: Any = None, prefer: str = "module"
+    module: nn.Module,
+    example_inputs: Any,
+    dynamic_shapes: Any = None,
+    prefer: str = "module",
+    choices: Choices = AS_USUAL,
 ) -> tuple[nn.Module, Plan]:
     """Remove every BatchNorm of a network that a change of units can remove.
 
@@ -57,6 +69,7 @@ def fold_module(
         example_inputs: A tensor, a tuple of positional or a mapping of keyword arguments.
         dynamic_shapes: Sizes that may vary, as `torch.export.export` takes them.
         prefer: `"module"`: the same class where that removes as many BatchNorms; `"graph"`: always the program.
+        choices: How to fold it.
 
     Returns:
         A new network, and the plan that was carried out; its notes say what is not as one might expect.
@@ -71,65 +84,132 @@ def fold_module(
     refuse(module)
     call = _call(example_inputs, dynamic_shapes)
     try:
-        copy_of = copied(module)
+        ours = copied(module)
     except Exception as error:
-        copy_of, prefer = module, "graph"
+        ours, prefer = module, "graph"
         notes += (f"the network cannot be copied ({_first_line(error)}), so the result is a graph",)
     if prefer == "module":
-        made, plan, words = _as_module(module, copy_of, call)
+        made, plan, words = _Attempt(module, ours, call, choices).carried_out()
     else:
-        planned, _ = _planned(copy_of, call)
-        made, plan, words = _as_graph(planned), planned.plan, ("the result is a graph, not the class that came in",)
+        made, plan = _as_graph(_opened(ours, call, choices)[0])
+        words = ("the result is a graph, not the class that came in",)
     return made, replace(plan, notes=(*notes, *words))
 
 
-def _as_module(module: nn.Module, ours: nn.Module, call: Call) -> tuple[nn.Module, Plan, tuple[str, ...]]:
-    """The plan carried out in the modules of a copy; as a graph where that is not possible without keeping more."""
-    planned, exported = _planned(ours, call)
-    notes: tuple[str, ...] = ()
-    changes = map_changes(ours, exported, planned)
-    if changes.problems and changes.baked and bake(ours, changes.baked):
-        notes = (f"the parametrization of {', '.join(sorted(changes.baked))} became a plain weight",)
-        planned, exported = _planned(ours, call)
-        changes = map_changes(ours, exported, planned)
-    free = planned
-    held: frozenset[str] = frozenset()
-    while changes.problems and not {node.name for node in changes.problems} <= held:
-        held |= {node.name for node in changes.problems}
-        words = "; ".join(dict.fromkeys(changes.problems.values()))
-        planned = plan_program(read_program(exported, held, observed(ours), own=True))
-        if planned.plan.kept > free.plan.kept:
-            return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
-        changes = map_changes(ours, exported, planned)
-    if changes.problems:
-        words = "; ".join(dict.fromkeys(changes.problems.values()))
-        return _as_graph(free), free.plan, (*notes, f"the result is a graph, because {words}")
-    changing = bool(planned.reading.program.graph_signature.buffers_to_mutate)
-    if not _carried_out(module, ours, changes, None if changing else call):
-        fresh, _ = _planned(copied(module), call)
-        return _as_graph(fresh), fresh.plan, ("the result is a graph, because forward looks at its BatchNorms",)
-    return ours, planned.plan, notes
+class _Attempt:
+    """One attempt to fold a network by changing the modules of a copy.
 
-
-def _carried_out(module: nn.Module, ours: nn.Module, changes: Changes, call: Call | None) -> bool:
-    """Change the copy, and call it once: a forward that looks at a BatchNorm that is gone would fail, or go elsewhere.
-
-    A network that changes with each call is not called.
+    Args:
+        module: The network.
+        ours: The copy.
+        call: How it is called.
+        choices: How to fold it.
+        baked: Paths of modules whose computed weights become plain ones first.
+        merging: Whether branches may be merged.
     """
-    store(ours, changes)
-    for path, rest in changes.becomes.items():
-        become(ours.get_submodule(path), rest)
-    if not changes.becomes or call is None or any(m.training for m in module.modules()):
-        return True
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        before = _tensors(module(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
-        torch.manual_seed(0)
-        try:
-            after = _tensors(ours(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
-        except Exception:
-            return False
-    return len(before) == len(after) and all(_alike(a, b) for a, b in zip(before, after, strict=True))
+
+    def __init__(
+        self,
+        module: nn.Module,
+        ours: nn.Module,
+        call: Call,
+        choices: Choices,
+        baked: frozenset[str] = frozenset(),
+        *,
+        merging: bool = True,
+    ) -> None:
+        self.module, self.ours, self.call, self.choices = module, ours, call, choices
+        self.baked = baked if baked and bake(ours, set(baked)) else frozenset()
+        self.rounds, self.exported = _opened(ours, call, choices)
+        in_training = any(layer.training for layer in module.modules())
+        self.can_be_tried = not self.rounds.editor.changes_with_each_call and not in_training
+        self.merging, self.merged = merging and self.can_be_tried, False
+        self.notes: tuple[str, ...] = ()
+        if self.baked:
+            self.notes = (f"the parametrization of {', '.join(sorted(self.baked))} became a plain weight",)
+
+    def carried_out(self) -> Folded:
+        """The copy, changed; a graph where that is not possible without keeping more BatchNorms."""
+        while self.merging and (carried := Carrier(self.ours, reading := self.rounds.read()).find()).sums:
+            self._merge(reading, carried)
+        free = planned = self._planned()
+        changes = map_changes(self.ours, self.exported, planned)
+        if changes.problems and changes.baked - self.baked:
+            return self._again(frozenset(changes.baked), merging=self.merging)
+        held: frozenset[str] = frozenset()
+        while changes.problems:
+            words = "; ".join(dict.fromkeys(changes.problems.values()))
+            names = {node.name for node in changes.problems}
+            planned = self._planned(held | names)
+            if names <= held or planned.folding.plan.kept > free.folding.plan.kept:
+                return self._graph(f"the result is a graph, because {words}")
+            held |= names
+            changes = map_changes(self.ours, self.exported, planned)
+        kept, unmerged = planned.folding.plan.kept, len(merges_of(free.reading))
+        if kept and self.choices.leftover != "keep":
+            return self._graph("the result is a graph, because what BatchNorms that stay are to be has no module")
+        if kept and unmerged:
+            better = self._graph("the result is a graph, because merging branches removes more BatchNorms")
+            if better[1].kept < kept:
+                return better
+        if not self._is_the_same(changes):
+            if self.merged:
+                return self._again(self.baked, merging=False)
+            return self._graph("the result is a graph, because forward looks at its BatchNorms")
+        if unmerged:
+            stay = "1 sum of branches stays" if unmerged == 1 else f"{unmerged} sums of branches stay"
+            self.notes += (f"{stay} as forward makes it; prefer='graph' merges what it can",)
+        assert self.rounds.ledger is not None
+        self.rounds.ledger.folded(planned.folding.plan)
+        return self.ours, self.rounds.plan(), self.notes
+
+    def _again(self, baked: frozenset[str], *, merging: bool) -> Folded:
+        """Another attempt, with a copy of its own."""
+        fresh = copied(self.module)
+        return _Attempt(self.module, fresh, self.call, self.choices, baked, merging=merging).carried_out()
+
+    def _merge(self, reading: Reading, carried: Carried) -> None:
+        assert self.rounds.ledger is not None
+        self.rounds.ledger.merged(carried.sums, reading.graph, carried.places)
+        carry_out(self.ours, reading, carried)
+        self.merged = True
+
+    def _planned(self, held: frozenset[str] = frozenset()) -> Planned:
+        reading = self.rounds.read(replace(self.rounds.view, held=held))
+        return plan_program(reading, self.choices, self.rounds.allowance(reading))
+
+    def _graph(self, why: str) -> Folded:
+        """The folded program, from a copy that is as it was."""
+        rounds, _ = _opened(copied(self.module), self.call, self.choices)
+        return *_as_graph(rounds), (why,)
+
+    def _is_the_same(self, changes: Changes) -> bool:
+        """Change the copy, and call it once: a forward that looks at what is gone would fail, or go elsewhere.
+
+        A network that changes with each call is not called.
+        """
+        store(self.ours, changes)
+        for path, rest in changes.becomes.items():
+            become(self.ours.get_submodule(path), rest)
+        if not (changes.becomes or self.merged) or not self.can_be_tried:
+            return True
+        call = self.call
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            before = _tensors(self.module(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
+            torch.manual_seed(0)
+            try:
+                after = _tensors(self.ours(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
+            except Exception:
+                return False
+        return len(before) == len(after) and all(_alike(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _opened(module: nn.Module, call: Call, choices: Choices) -> tuple[Rounds, ExportedProgram]:
+    """A network as a program that can be folded, and as it was exported."""
+    exported = _exported(module, call)
+    view = View(observed=observed(module), any_size=True)
+    return Rounds(Editor(functional(exported, own=True)), choices, view), exported
 
 
 def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -146,11 +226,6 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [v for v in torch.utils._pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
 
 
-def _planned(module: nn.Module, call: Call) -> tuple[Planned, ExportedProgram]:
-    exported = _exported(module, call)
-    return plan_program(read_program(exported, observed=observed(module), own=True)), exported
-
-
 def _exported(module: nn.Module, call: Call) -> ExportedProgram:
     with torch.no_grad():
         try:
@@ -162,10 +237,10 @@ def _exported(module: nn.Module, call: Call) -> ExportedProgram:
             ) from error
 
 
-def _as_graph(planned: Planned) -> nn.Module:
+def _as_graph(rounds: Rounds) -> tuple[nn.Module, Plan]:
     """The folded program as a module with the names of the one it was exported from."""
-    reading = planned.reading
-    return unflattened(rewrite_program(reading.program, planned.edits, reading.context))
+    rounds.run()
+    return unflattened(rounds.editor.finished()), rounds.plan()
 
 
 def _call(example_inputs: Any, dynamic_shapes: Any) -> Call:

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 
 from bnfold.frontends.aten.edits import nearly_equal, renewable
 from bnfold.frontends.aten.functional import may_alias, wrote
@@ -28,6 +27,7 @@ from bnfold.frontends.aten.nodes import (
     fake,
     module_stack,
     opname,
+    places_of,
     results,
     to_tensor,
 )
@@ -43,6 +43,7 @@ class Changes:
     Attributes:
         values: New numbers for parameters and buffers, by path.
         added: Parameters that were absent, by path of the module and name.
+        copied: Parameters that a module shares with others and gets for itself, by path of the module and name.
         becomes: What modules become, by path.
         out_of_place: Paths of activations that must not write into their input any more.
         problems: Nodes whose change a module cannot hold, and why in words.
@@ -51,6 +52,7 @@ class Changes:
 
     values: dict[str, NDArray[Any]] = field(default_factory=dict)
     added: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+    copied: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
     becomes: dict[str, Rest] = field(default_factory=dict)
     out_of_place: set[str] = field(default_factory=set)
     problems: dict[fx.Node, str] = field(default_factory=dict)
@@ -72,13 +74,7 @@ class _Mapper:
     def __init__(self, module: nn.Module, exported: ExportedProgram, planned: Planned) -> None:
         self.module, self.exported = module, exported
         self.edits, self.context = planned.edits, planned.reading.context
-        signature = planned.reading.program.graph_signature
-        named = {node.name: node for node in self.context.graph.nodes if node.op == "placeholder"}
-        self.targets = {
-            named[spec.arg.name]: str(spec.target)
-            for spec in signature.input_specs
-            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.arg.name in named
-        }
+        self.targets = planned.reading.editor.targets()
         self.stored = dict(module.named_parameters(remove_duplicate=False)) | dict(
             module.named_buffers(remove_duplicate=False)
         )
@@ -88,7 +84,7 @@ class _Mapper:
     def run(self) -> Changes:
         for (node, place), array in self.edits.operands.items():
             self._operand(node, place, array)
-        for node in (*self.edits.replaced, *self.edits.added):
+        for node in (*self.edits.replaced, *self.edits.added, *self.edits.depthwise):
             self._problem(node, "there is nowhere to keep a constant")
         self._absent_everywhere()
         self._vanished()
@@ -109,12 +105,40 @@ class _Mapper:
             self._computed(node, old)
         else:
             agreed, target = renewable(self.edits, self.context, old), self.targets[old]
-            if agreed is None:
+            if agreed is None and not self._own_copy(node, old, array):
                 self._problem(node, f"{target} is read in other places as well")
+            elif agreed is None:
+                pass
             elif target not in self.stored:
                 self._problem(node, f"{target} is no parameter or buffer of the module")
             else:
                 self.changes.values[target] = agreed
+
+    def _own_copy(self, node: fx.Node, old: fx.Node, array: NDArray[Any]) -> bool:
+        """Give the module that makes an operator a parameter of its own, where it shares one with other modules."""
+        path = self._owner(node)
+        layer = self.modules.get(path) if path else None
+        names = self._holds(path, old)
+        if layer is None or len(names) != 1:
+            return False
+        for alias in self.context.aliases(old):
+            for reader in alias.users:
+                if path not in module_stack(reader):
+                    if not self._holds(self._owner(reader), old):
+                        return False  # forward may read it as this module's
+                    continue
+                wanted = [self.edits.operands.get((reader, place)) for place in places_of(reader, alias)]
+                dtype = self.context.tensors[old].dtype
+                if any(other is None or not nearly_equal(other, array, dtype) for other in wanted):
+                    return False
+        self.changes.copied[path, names[0]] = array
+        return True
+
+    def _holds(self, path: str, placeholder: fx.Node) -> list[str]:
+        """What a module itself calls the tensor behind a placeholder."""
+        layer, known = self.modules.get(path), self.context.tensors[placeholder]
+        held = {} if layer is None else layer._parameters
+        return [n for n, t in held.items() if t is not None and (t.data_ptr(), t.shape) == (known.data_ptr(), known.shape)]
 
     def _computed(self, node: fx.Node, old: fx.Node) -> None:
         """A weight that is computed from others can be changed once it is a parameter itself."""
@@ -268,6 +292,10 @@ def store(module: nn.Module, changes: Changes) -> None:
     for target, array in changes.values.items():
         tensor = held[target]
         tensor.data = to_tensor(array, tensor)
+    for (path, name), array in changes.copied.items():
+        layer = module.get_submodule(path)
+        shared = layer.get_parameter(name)
+        layer.register_parameter(name, nn.Parameter(to_tensor(array, shared), requires_grad=shared.requires_grad))
     for (path, name), array in changes.added.items():
         layer = module.get_submodule(path)
         like = next(t for t in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)))

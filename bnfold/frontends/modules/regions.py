@@ -174,6 +174,11 @@ def become(module: nn.Module, rest: Rest) -> None:
         made = nn.Sequential(*rest.activations)
     else:
         made = nn.Identity()
+    turn_into(module, made)
+
+
+def turn_into(module: nn.Module, made: nn.Module) -> None:
+    """Turn a module, in place, into another one: every reference to it sees the change."""
     made.train(module.training)
     module.__class__ = type(made)
     module.__dict__.clear()
