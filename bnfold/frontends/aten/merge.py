@@ -99,12 +99,9 @@ class Merger:
         root = merged.result
         assert isinstance(root, fx.Node)
         gone = [self.nodes[name] for name in (*merged.adds, *(n for merge in merged.merges for n in merge.names))]
-        at, made = root, []
-        for merge in merged.merges:
-            at = self._operator(merge, at)
-            made.append(at)
+        made = [self._operator(merge) for merge in merged.merges]
         stored = [self._stored(merge) for merge in merged.merges]
-        total = made[0]
+        at, total = root, made[0]
         for value, factor in [*((part, 1.0) for part in made[1:]), *merged.rest]:
             operands = (total, self._now(value))
             target = ADD if factor > 0 else SUB
@@ -136,10 +133,13 @@ class Merger:
         assert like is not None
         return like, stored is None or stored.requires_grad
 
-    def _operator(self, merge: Merge, at: fx.Node) -> fx.Node:
-        """The operator that a merge leaves, behind a node, its weight and bias still missing."""
+    def _operator(self, merge: Merge) -> fx.Node:
+        """The operator that a merge leaves, its weight and bias still missing.
+
+        It stands among the operators of its module: a program that is unflattened is cut where calls of modules end.
+        """
         source, window = self._now(merge.source), merge.box.window
-        like = self.nodes[self.places.get(merge.names, merge.box.main.name)]
+        at = like = self.nodes[self.places.get(merge.names, merge.box.main.name)]
         assert isinstance(merge.like, fx.Node)
         if window is None:
             from_left = weight_position(self.nodes[merge.box.main.name], self.context) == (0,)

@@ -158,7 +158,7 @@ class _Attempt:
             return self._graph("the result is a graph, because forward looks at its BatchNorms")
         if unmerged:
             stay = "1 sum of branches stays" if unmerged == 1 else f"{unmerged} sums of branches stay"
-            self.notes += (f"{stay} as forward makes it; prefer='graph' merges what it can",)
+            self.notes += (f"{stay} as forward writes it; prefer='graph' merges them",)
         assert self.rounds.ledger is not None
         self.rounds.ledger.folded(planned.folding.plan)
         return self.ours, self.rounds.plan(), self.notes

@@ -138,7 +138,9 @@ class _Mapper:
         """What a module itself calls the tensor behind a placeholder."""
         layer, known = self.modules.get(path), self.context.tensors[placeholder]
         held = {} if layer is None else layer._parameters
-        return [n for n, t in held.items() if t is not None and (t.data_ptr(), t.shape) == (known.data_ptr(), known.shape)]
+        return [
+            n for n, t in held.items() if t is not None and (t.data_ptr(), t.shape) == (known.data_ptr(), known.shape)
+        ]
 
     def _computed(self, node: fx.Node, old: fx.Node) -> None:
         """A weight that is computed from others can be changed once it is a parameter itself."""

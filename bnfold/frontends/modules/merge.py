@@ -73,10 +73,16 @@ class Carrier:
         self.makers: dict[Value, Op] = {op.y: op for op in reading.graph.ops if hasattr(op, "y")}
         self.nodes = nodes_by_label(reading.context)
         self.calls = calls_of_modules(reading.context.graph.nodes)
-        self._private = self._paths_that_keep_to_themselves()
+        self._able: set[str] = set()
 
     def find(self) -> Carried:
         """All merges that can be carried out together."""
+        wished = merges_of(self.reading)
+        if not wished:
+            return Carried()
+        gone = frozenset(self.nodes[name] for s in wished for merge in s.merges for name in merge.names)
+        paths = {stack[-1] for node in gone if (stack := module_stack(node))} & self._private_paths()
+        self._able = {path for path in paths if self._is_leaf(path) and self._is_all_gone(path, gone)}
         sums = list(merges_of(self.reading, self._may_go))
         while True:
             roles: dict[tuple[str, ...], Roles] = {}
@@ -96,9 +102,9 @@ class Carrier:
         """The module that an operator is made by, if it is one that may become something else."""
         stack = module_stack(self.nodes[name])
         path = stack[-1] if stack else ""
-        return path if path and path in self.modules and path in self._private else None
+        return path if path in self._able else None
 
-    def _paths_that_keep_to_themselves(self) -> set[str]:
+    def _private_paths(self) -> set[str]:
         """Modules whose parameters are read in their own calls only."""
         paths = set(self.modules)
         for placeholder, target in self.reading.editor.targets().items():
@@ -215,6 +221,10 @@ class Carrier:
                 if not _same_role(known, role) or not self._is_all_gone(path, gone):
                     refused.add(result)
         return refused
+
+    def _is_leaf(self, path: str) -> bool:
+        """Whether a module makes all of its operators itself."""
+        return bool(path) and all(module_stack(node)[-1:] == (path,) for call in self.calls[path] for node in call)
 
     def _is_all_gone(self, path: str, gone: frozenset[fx.Node]) -> bool:
         rest = rest_of(path, self.modules[path], self.calls[path], gone, self.context)
