@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from hostile import CASES, Case
+from hostile import Case
+from hostile_more import CASES
 from torch import nn
 
 import bnfold

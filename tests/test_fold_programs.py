@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hostile import CASES
+from hostile_more import CASES
 from test_fold_modules import prepared
 from test_models import NAMES, folded, network
 from torch import nn
@@ -23,11 +23,11 @@ from bnfold.quiet import quiet
 from bnfold.reasons import Reason
 
 EXPORTABLE = [name for name in CASES if name not in ("data_parallel", "compiled")]
-ONLY_AS_MODULES = {  # a program knows no hooks and no other sizes, and does not copy its weights apart
+ONLY_AS_MODULES = {  # a program knows no hooks and no other sizes
     "bn_before_padded_conv_on_one_pixel": (1, ()),
     "hook_on_the_batch_norm": (1, ()),
     "hook_on_the_conv": (1, ()),
-    "weights_that_share_memory": (0, (Reason.SHARED_WEIGHT,)),
+    "hook_on_a_branch": (2, ()),
 }
 
 

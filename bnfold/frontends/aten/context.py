@@ -256,7 +256,7 @@ def constant_tensors(
     for spec in specs:
         if spec.kind not in CONSTANT_KINDS or spec.target in changed or spec.target is None:
             continue
-        tensor = next((table[spec.target] for table in tables if table.get(spec.target) is not None), None)
+        tensor: Any = next((table[spec.target] for table in tables if table.get(spec.target) is not None), None)
         if spec.arg.name in nodes and type(tensor) in PLAIN and _is_plain(tensor):
             found[nodes[spec.arg.name]] = tensor
     return found

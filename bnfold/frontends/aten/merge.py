@@ -87,13 +87,16 @@ class Merger:
         self.places = places or {}
         self.ops = {op.name: op for op in reading.graph.ops}
         self.nodes = nodes_by_label(reading.context)
-        self._weights: dict[tuple[Hashable, ...], list[tuple[Merge, fx.Node]]] = {}
+        self._weights: dict[tuple[Hashable, ...], list[tuple[Merge, fx.Node, fx.Node | None]]] = {}
+        self._unfilled: list[tuple[Merge, fx.Node, tuple[torch.Tensor, bool]]] = []
         self._successors: dict[fx.Node, fx.Node] = {}  # of sums that have been merged
 
     def run(self, sums: Sequence[MergedSum]) -> None:
         """Put every merged sum in its tree's place, inner trees first."""
         for merged in reversed(sums):
             self._replace(merged)
+        for merge, made, stored in self._unfilled:  # once what the branches held is gone, and its names are free
+            self._fill(merge, made, stored)
 
     def _replace(self, merged: MergedSum) -> None:
         root = merged.result
@@ -116,7 +119,7 @@ class Merger:
             del labels[node]
         for merge, linear, like in zip(merged.merges, made, stored, strict=True):
             labels[linear] = self.places.get(merge.names, merge.box.main.name)
-            self._fill(merge, linear, like)
+            self._unfilled.append((merge, linear, like))
         labels.setdefault(total, merged.adds[0])
 
     def _now(self, value: Value) -> fx.Node:
@@ -143,8 +146,8 @@ class Merger:
         assert isinstance(merge.like, fx.Node)
         if window is None:
             from_left = weight_position(self.nodes[merge.box.main.name], self.context) == (0,)
-            args = (None, source) if from_left else (source, None, None)
-            return self.editor.insert(at, MATMUL if from_left else LINEAR, args, like, fake(merge.like))
+            operands = (None, source) if from_left else (source, None, None)
+            return self.editor.insert(at, MATMUL if from_left else LINEAR, operands, like, fake(merge.like))
         padding = window.pads_begin
         if padding != window.pads_end:
             at = source = self._padded(source, window, at, like)
@@ -164,9 +167,8 @@ class Merger:
         """Give an operator its weight and bias; branches that shared all of their weights share the sum as well."""
         linears = tuple(op.weight for name in merge.names if isinstance(op := self.ops[name], Linear))
         known = self._weights.setdefault(linears, [])
-        twin = next((held for other, *held in known if _has_same_numbers(other, merge)), None)
+        twin = next(((w, b) for other, w, b in known if _has_same_numbers(other, merge)), None)
         weight, bias = twin or self._parameters(merge, made, *stored)
-        assert weight is not None
         known.append((merge, weight, bias))
         if made.target is not MATMUL:
             made.args = (made.args[0], weight, bias, *made.args[3:])

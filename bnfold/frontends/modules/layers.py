@@ -13,11 +13,12 @@ class Zero(nn.Module):
     leave it out.
     """
 
+    zero: torch.Tensor
+
     def __init__(self, dtype: torch.dtype | None = None, device: torch.device | None = None) -> None:
         super().__init__()
         self.register_buffer("zero", torch.zeros((), dtype=dtype, device=device), persistent=False)
 
     def forward(self, *inputs: object) -> torch.Tensor:
         """The number 0, as a tensor without axes; it does not change the type of what it is added to."""
-        zero: torch.Tensor = self.zero
-        return zero
+        return self.zero
