@@ -47,7 +47,9 @@ NAMED_AFTER_MODULES = BATCH_NORMS | {
 
 def module_stack(node: fx.Node) -> tuple[str, ...]:
     """Paths of the modules a node was made in, outermost first; `@n` is cut off: which call it was."""
-    stack = node.meta.get("nn_module_stack") or {}
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ()
     paths = [entry[0] for entry in stack.values()]
     if any(not isinstance(path, str) or path.startswith("_empty_nn_module_stack") for path in paths):
         return ()
@@ -178,7 +180,8 @@ def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
 def to_tensor(array: NDArray[Any], like: torch.Tensor) -> torch.Tensor:
     """An array as a tensor of the element type and on the device of another."""
     rounded = round_once(array, numpy_dtype(like.dtype)) if array.dtype == np.float64 else array
-    plain = np.array(rounded, order="C")
+    fresh = rounded.flags.owndata and rounded.flags.c_contiguous and rounded.dtype != np.float64
+    plain = rounded if fresh else np.array(rounded, order="C")  # rounding has made a copy already
     if plain.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(plain.view(np.int16)).view(torch.bfloat16).to(like.device)
     return torch.from_numpy(plain).to(like.device)

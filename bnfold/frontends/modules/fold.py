@@ -29,7 +29,7 @@ from bnfold.frontends.aten.program import Planned, Reading, View, plan_program
 from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
 from bnfold.frontends.modules.merge import Carried, Carrier, carry_out
-from bnfold.frontends.modules.prepare import bake, copied, observed, refuse, unwrapped
+from bnfold.frontends.modules.prepare import bake, copied, observed, part_from, refuse, unwrapped
 from bnfold.frontends.modules.regions import become
 from bnfold.plan import Plan
 from bnfold.wording import printable
@@ -84,7 +84,7 @@ def fold_module(
     refuse(module)
     call = _call(example_inputs, dynamic_shapes)
     try:
-        ours = copied(module)
+        ours = copied(module, sharing=prefer == "module")
     except Exception as error:
         ours, prefer = module, "graph"
         notes += (f"the network cannot be copied ({_first_line(error)}), so the result is a graph",)
@@ -130,9 +130,11 @@ class _Attempt:
 
     def carried_out(self) -> Folded:
         """The copy, changed; a graph where that is not possible without keeping more BatchNorms."""
-        while self.merging and (carried := Carrier(self.ours, reading := self.rounds.read()).find()).sums:
+        reading = self.rounds.read()
+        while self.merging and (carried := Carrier(self.ours, reading).find()).sums:
             self._merge(reading, carried)
-        free = planned = self._planned()
+            reading = self.rounds.read()
+        free = planned = plan_program(reading, self.choices, self.rounds.allowance(reading))
         changes = map_changes(self.ours, self.exported, planned)
         if changes.problems and changes.baked - self.baked:
             return self._again(frozenset(changes.baked), merging=self.merging)
@@ -140,7 +142,8 @@ class _Attempt:
         while changes.problems:
             words = "; ".join(dict.fromkeys(changes.problems.values()))
             names = {node.name for node in changes.problems}
-            planned = self._planned(held | names)
+            reading = self.rounds.read(replace(self.rounds.view, held=held | names))
+            planned = plan_program(reading, self.choices, self.rounds.allowance(reading))
             if names <= held or planned.folding.plan.kept > free.folding.plan.kept:
                 return self._graph(f"the result is a graph, because {words}")
             held |= names
@@ -165,7 +168,7 @@ class _Attempt:
 
     def _again(self, baked: frozenset[str], *, merging: bool) -> Folded:
         """Another attempt, with a copy of its own."""
-        fresh = copied(self.module)
+        fresh = copied(self.module, sharing=True)
         return _Attempt(self.module, fresh, self.call, self.choices, baked, merging=merging).carried_out()
 
     def _merge(self, reading: Reading, carried: Carried) -> None:
@@ -173,10 +176,6 @@ class _Attempt:
         self.rounds.ledger.merged(carried.sums, reading.graph, carried.places)
         carry_out(self.ours, reading, carried)
         self.merged = True
-
-    def _planned(self, held: frozenset[str] = frozenset()) -> Planned:
-        reading = self.rounds.read(replace(self.rounds.view, held=held))
-        return plan_program(reading, self.choices, self.rounds.allowance(reading))
 
     def _graph(self, why: str) -> Folded:
         """The folded program, from a copy that is as it was."""
@@ -191,6 +190,7 @@ class _Attempt:
         store(self.ours, changes)
         for path, rest in changes.becomes.items():
             become(self.ours.get_submodule(path), rest)
+        part_from(self.ours, self.module)
         if not (changes.becomes or self.merged) or not self.can_be_tried:
             return True
         call = self.call

@@ -174,11 +174,13 @@ class _Mapper:
 
     def _absent_everywhere(self) -> None:
         """A parameter that is added is there in every call of its module, so every call must want it."""
-        for path, name in list(self.changes.added):
-            for node in self.context.graph.nodes:
-                if self._owner(node) != path or not _takes(node, name):
-                    continue
-                if not any(user is node and argument_name(user, place) == name for user, place in self.edits.operands):
+        made: dict[str, list[fx.Node]] = {}
+        for node in self.context.graph.nodes:
+            made.setdefault(self._owner(node), []).append(node)
+        given = {(node, argument_name(node, place)) for node, place in self.edits.operands}
+        for path, name in self.changes.added:
+            for node in made[path]:
+                if _takes(node, name) and (node, name) not in given:
                     self._problem(node, f"{path} is called several times, and not all calls want a {name}")
 
     def _owner(self, node: fx.Node) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,11 +50,35 @@ def refuse(module: nn.Module) -> None:
             )
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """A copy of a network; what a hook computes anew at each call need not be a leaf."""
+def copied(module: nn.Module, *, sharing: bool = False) -> nn.Module:
+    """A copy of a network; what a hook computes anew at each call need not be a leaf.
+
+    Args:
+        module: The network.
+        sharing: Whether plain parameters and buffers are new objects on the old memory, until `part_from` is called.
+    """
     attributes = [value for layer in module.modules() for value in vars(layer).values()]
-    memo = {id(t): t.detach().clone() for t in attributes if isinstance(t, torch.Tensor) and not t.is_leaf}
+    memo: dict[int, Any] = {
+        id(t): t.detach().clone() for t in attributes if isinstance(t, torch.Tensor) and not t.is_leaf
+    }
+    for tensor in (*module.parameters(), *module.buffers()) if sharing else ():
+        if type(tensor) is nn.Parameter and not tensor.is_inference() and not vars(tensor):
+            memo[id(tensor)] = nn.Parameter(tensor.detach(), tensor.requires_grad)
+        elif type(tensor) is torch.Tensor and tensor.is_leaf and not tensor.is_inference() and not vars(tensor):
+            memo[id(tensor)] = tensor.detach()
     return copy.deepcopy(module, memo)
+
+
+def part_from(ours: nn.Module, module: nn.Module) -> None:
+    """Give a copy memory of its own wherever it still shares some with the original."""
+    theirs = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers()) if _has_memory(t)}
+    for tensor in (*ours.parameters(), *ours.buffers()):
+        if _has_memory(tensor) and tensor.untyped_storage().data_ptr() in theirs:
+            tensor.data = tensor.detach().clone()
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.numel() > 0
 
 
 def observed(module: nn.Module) -> frozenset[str]:
