@@ -275,7 +275,7 @@ def norm_chosen_by_a_flag() -> Made:
     class Chosen(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.flag = conv(), "second"
+            self.a, self.flag, self.unused_norms = conv(), "second", 1
             self.norms = nn.ModuleDict({"first": nn.BatchNorm2d(4), "second": nn.BatchNorm2d(4)})
 
         def forward(self, x: Any) -> Any:

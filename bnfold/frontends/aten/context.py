@@ -7,20 +7,17 @@ parameters alone is a constant as well; it is evaluated in float64 and rounded o
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx
-from torch.export.graph_signature import InputKind, InputSpec
 
 from bnfold.affine import Array, round_once
 from bnfold.frontends.aten.nodes import (
-    BATCH_NORMS,
     NAMED_AFTER_MODULES,
-    arguments,
     fake,
     module_stack,
     numpy_dtype,
@@ -28,12 +25,11 @@ from bnfold.frontends.aten.nodes import (
     results,
     to_numpy,
 )
+from bnfold.frontends.aten.stored import identities
 from bnfold.graph import Op, Rigid, Shape, Value
 from bnfold.reasons import Reason
 
 FLOATS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}  # bits of the significand
-CONSTANT_KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 RANDOM = ("bernoulli", "dropout", "multinomial", "normal", "rand", "randint", "randn", "randperm", "rrelu_with_noise")
 UNINITIALISED = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
 
@@ -71,7 +67,7 @@ class Context:
         self.labels = {} if labels is None else labels
         _label(graph, self.labels)
         self.kept: dict[str, Reason] = {}
-        self._identity = _identities(tensors)
+        self._identity = identities(tensors)
         self._placeholders: dict[object, list[fx.Node]] = {}
         for node, key in self._identity.items():
             self._placeholders.setdefault(key, []).append(node)
@@ -197,31 +193,12 @@ def _label(graph: fx.Graph, labels: dict[fx.Node, str]) -> None:
         labels[node] = label
 
 
-def _identities(tensors: dict[fx.Node, torch.Tensor]) -> dict[fx.Node, object]:
-    """One key per tensor; None for those that share memory with a tensor of another form."""
-    forms: dict[int, set[object]] = {}
-    keys: dict[fx.Node, tuple[int, object]] = {}
-    for node, tensor in tensors.items():
-        if tensor.numel() == 0:
-            continue
-        place = tensor.untyped_storage().data_ptr()
-        form = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        forms.setdefault(place, set()).add(form)
-        keys[node] = (place, form)
-    return {node: None if len(forms[place]) > 1 else (place, form) for node, (place, form) in keys.items()}
-
-
 def _has_tensors(node: fx.Node) -> bool:
     value = node.meta.get("val")
     values: Iterable[object] = value if isinstance(value, list | tuple) else [value]
     return all(
         isinstance(v, torch.Tensor) and all(isinstance(s, int) for s in v.shape) for v in values if v is not None
     )
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is an ordinary array of numbers."""
-    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
 
 
 def _is_float(value: object) -> bool:
@@ -231,32 +208,3 @@ def _is_float(value: object) -> bool:
 def wide(array: NDArray[Any] | None, size: int, default: float) -> Array:
     """A parameter as float64[size]; what is absent is the same everywhere."""
     return np.full(size, default) if array is None else np.asarray(array).astype(np.float64).reshape(-1)
-
-
-def constant_tensors(
-    graph: fx.Graph,
-    specs: Iterable[InputSpec],
-    changed: Collection[str],
-    tables: Sequence[Mapping[str, Any]],
-) -> dict[fx.Node, torch.Tensor]:
-    """The placeholders of an exported program whose tensors no run changes.
-
-    Args:
-        graph: Its graph.
-        specs: What its placeholders are.
-        changed: Names of the tensors that each run changes.
-        tables: Where the tensors are found by name.
-    """
-    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
-    for node in graph.nodes:
-        if opname(node) in BATCH_NORMS and "training" in (named := arguments(node)) and named["training"] is True:
-            for statistic in (named.get("running_mean"), named.get("running_var")):
-                nodes.pop(getattr(statistic, "name", ""), None)  # the operator itself keeps them up to date
-    found: dict[fx.Node, torch.Tensor] = {}
-    for spec in specs:
-        if spec.kind not in CONSTANT_KINDS or spec.target in changed or spec.target is None:
-            continue
-        tensor: Any = next((table[spec.target] for table in tables if table.get(spec.target) is not None), None)
-        if spec.arg.name in nodes and type(tensor) in PLAIN and _is_plain(tensor):
-            found[nodes[spec.arg.name]] = tensor
-    return found

@@ -23,8 +23,8 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from bnfold.frontends.aten.context import CONSTANT_KINDS, constant_tensors
 from bnfold.frontends.aten.nodes import BATCH_NORMS, element, fake, module_stack, opname, to_tensor
+from bnfold.frontends.aten.stored import CONSTANT_KINDS, constant_tensors
 
 COPIED_META = ("val", "nn_module_stack", "stack_trace")
 

@@ -12,7 +12,8 @@ from bnfold.choices import AS_USUAL, Choices
 from bnfold.frontends.aten.editor import Editor
 from bnfold.frontends.aten.functional import functional
 from bnfold.frontends.aten.merge import Merger, held_values, merges_of
-from bnfold.frontends.aten.program import AS_IT_IS, Reading, View, plan_program, read_program, weight_bytes
+from bnfold.frontends.aten.planned import plan_program, weight_bytes
+from bnfold.frontends.aten.program import AS_IT_IS, Reading, View, read_program
 from bnfold.frontends.aten.rewrite import rewrite_program
 from bnfold.ledger import Ledger
 from bnfold.plan import Plan, Site

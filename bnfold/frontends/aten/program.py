@@ -5,9 +5,7 @@ What the solver and the laws do is the same as for ONNX; so are, for one network
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import fx
@@ -16,14 +14,12 @@ from bnfold.choices import AS_USUAL, Choices
 from bnfold.errors import UnsupportedError
 from bnfold.frontends.aten.context import FLOATS, Context
 from bnfold.frontends.aten.editor import Editor, value_of
-from bnfold.frontends.aten.edits import Edits, find_edits, find_misfits
 from bnfold.frontends.aten.nodes import BATCH_NORMS, fake, module_stack, opname, results
 from bnfold.frontends.aten.normalisations import CHANNEL_AXIS
 from bnfold.frontends.aten.readers import READERS
 from bnfold.graph import Graph, Op, Rigid, Value
-from bnfold.plan import Folding, Site, make_plan
+from bnfold.plan import Site
 from bnfold.reasons import Reason
-from bnfold.sharing import Allowance
 
 TAKES_SIZES = frozenset(
     {
@@ -100,21 +96,6 @@ class Reading:
         )
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A plan and what it means for the nodes of the program.
-
-    Attributes:
-        reading: What was read.
-        folding: The fate of every BatchNorm that is left, and the units that carry it out.
-        edits: What to change.
-    """
-
-    reading: Reading
-    folding: Folding
-    edits: Edits
-
-
 def read_program(editor: Editor, view: View = AS_IT_IS, choices: Choices = AS_USUAL) -> Reading:
     """Translate a program as it is now.
 
@@ -158,25 +139,6 @@ def read_program(editor: Editor, view: View = AS_IT_IS, choices: Choices = AS_US
     inputs = tuple(node for node in nodes if node.op == "placeholder" and context.feature(node))
     read = Graph(tuple(ops), context.shapes, inputs, outputs, min(bits))
     return Reading(editor, context, read, tuple(order), tuple(constant_norms))
-
-
-def plan_program(reading: Reading, choices: Choices = AS_USUAL, allowance: Allowance | None = None) -> Planned:
-    """Decide what becomes of every BatchNorm of a program, and what that means for its nodes.
-
-    Args:
-        reading: The program.
-        choices: How to fold it.
-        allowance: What copies of shared weights may cost; None makes none.
-    """
-    context, leftover = reading.context, choices.leftover
-    find = partial(find_misfits, context, leftover)
-    folding = make_plan(reading.graph, context.kept, reading.order, leftover, allowance, find)
-    return Planned(reading, folding, find_edits(folding, context, reading.constant_norms, leftover))
-
-
-def weight_bytes(context: Context) -> Mapping[object, int]:
-    """The size of each stored weight, by its identity."""
-    return {context.identity(node): tensor.nbytes for node, tensor in context.tensors.items()}
 
 
 def _constant_readers(norm: fx.Node, context: Context) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from bnfold.frontends.aten.editor import Editor
 from bnfold.frontends.aten.fold import Rounds
 from bnfold.frontends.aten.functional import functional
 from bnfold.frontends.aten.merge import merges_of
-from bnfold.frontends.aten.program import Planned, Reading, View, plan_program
+from bnfold.frontends.aten.planned import plan_program
+from bnfold.frontends.aten.program import Reading, View
 from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
 from bnfold.frontends.modules.merge import Carried, Carrier, carry_out

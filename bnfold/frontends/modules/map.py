@@ -31,7 +31,7 @@ from bnfold.frontends.aten.nodes import (
     results,
     to_tensor,
 )
-from bnfold.frontends.aten.program import Planned
+from bnfold.frontends.aten.planned import Planned
 from bnfold.frontends.modules.probes import adds_bias
 from bnfold.frontends.modules.regions import Rest, calls_of_modules, rest_of
 

@@ -22,14 +22,12 @@ from bnfold.frontends.aten.functional import wrote
 from bnfold.frontends.aten.merge import Merger, merges_of, nodes_by_label
 from bnfold.frontends.aten.nodes import fake, module_stack, opname
 from bnfold.frontends.aten.program import Reading
-from bnfold.frontends.modules.layers import Zero
-from bnfold.frontends.modules.probes import is_stock
+from bnfold.frontends.modules.layers import Zero, computing
 from bnfold.frontends.modules.regions import Rest, calls_of_modules, rest_of, turn_into
 from bnfold.graph import Add, Affine, Linear, Op, Reshape, Value
 from bnfold.taps import Branch
 
 NOTHING_DONE = ("alias", "clone", "contiguous", "detach", "dropout", "feature_dropout")
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 GONE, SILENT = "identity", "zero"  # what modules become, besides the one that computes
 
 
@@ -114,7 +112,7 @@ class Carrier:
         return paths
 
     def _distribute(self, merged: MergedSum, roles: dict[tuple[str, ...], Roles]) -> bool:
-        """Choose, for each merge of a sum, what its modules become; whether there is a choice."""
+        """Choose, for each merge of a sum, what its modules become; whether there is one."""
         solid = {value for value, _ in merged.rest}
         chosen: dict[tuple[str, ...], Roles] = {}
         for merge in merged.merges:
@@ -172,8 +170,8 @@ class Carrier:
         owned = [name for name in way if self._path(name)]
         if not owned or not all(name in owned or self._does_nothing(name) for name in way):
             return None
-        along_last = main.x_axis == len(self.reading.graph.shapes[merge.source]) - 1
-        if not along_last if window is None else window.pads_begin != window.pads_end:
+        last = len(self.reading.graph.shapes[merge.source]) - 1
+        if main.x_axis != last if window is None else window.pads_begin != window.pads_end:
             return None
         linears = [name for name in owned if isinstance(self.ops[name], Linear)]
         return main.name if main.name in owned else [*owned, *linears][-1]
@@ -207,7 +205,7 @@ class Carrier:
 
     def _conflicts(self, found: Carried, roles: Mapping[tuple[str, ...], Roles]) -> set[Value]:
         """Sums that cannot be merged, because a module would have to become two things, or does more than it should."""
-        refused: set[Value] = set()
+        refused = set()
         merges = {merge.names: (merge, s.result) for s in found.sums for merge in s.merges}
         gone = frozenset(self.nodes[name] for names in merges for name in names)
         for names, each in roles.items():
@@ -233,7 +231,7 @@ class Carrier:
 
 def _same_role(a: str | Merge, b: str | Merge) -> bool:
     if isinstance(a, str) or isinstance(b, str):
-        return a == b if isinstance(a, str) and isinstance(b, str) else False
+        return a is b
     return a is b or (np.array_equal(a.weight, b.weight) and np.array_equal(a.bias, b.bias))
 
 
@@ -250,24 +248,6 @@ def carry_out(module: nn.Module, reading: Reading, carried: Carried) -> None:
     for path, role in carried.becomes.items():
         layer, like = module.get_submodule(path), carried.likes[path]
         if isinstance(role, Merge):
-            _compute(layer, role, editor.state[f"{path}.weight"], editor.state.get(f"{path}.bias"))
+            turn_into(layer, computing(layer, role, editor.state[f"{path}.weight"], editor.state.get(f"{path}.bias")))
         else:
             turn_into(layer, nn.Identity() if role == GONE else Zero(like.dtype, like.device))
-
-
-def _compute(layer: nn.Module, merge: Merge, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
-    """Make a layer the linear operator that a merge leaves."""
-    box, window = merge.box, merge.box.window
-    made: nn.Module
-    if window is None:
-        made = nn.Linear(box.channels, box.outputs, bias=False, device="meta")
-    else:
-        make: Callable[..., nn.Module] = CONVOLUTIONS[len(window.kernel) - 1]
-        slides = (window.kernel, window.strides, window.pads_begin, window.dilations)
-        made = make(box.channels, box.outputs, *slides, box.groups, bias=False, device="meta")
-    made.register_parameter("weight", weight)
-    made.register_parameter("bias", bias)
-    if is_stock(layer) and type(layer) is type(made):
-        own = {key: value for key, value in vars(layer).items() if key not in vars(made)}
-        vars(made).update(own)  # what somebody has noted on the layer
-    turn_into(layer, made)
