@@ -68,9 +68,8 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     for way in WAYS:
         three = (module, copy.deepcopy(module), folded.model)
         runners: Any = [Called(torch.compile(each) if way == "torch.compile" else each) for each in three]
-        times = time_rounds(
-            runners, {"x": example}, min_time=task["min_time"], seed=task["seed"], progress=lambda done: None
-        )
+        feeds: Any = {"x": example}
+        times = time_rounds(runners, feeds, min_time=task["min_time"], seed=task["seed"], progress=lambda done: None)
         speedup, control = (median_interval(times[:, 0] / times[:, i], task["seed"]) for i in (2, 1))
         before, _, after = (1000 * float(np.median(column)) for column in times.T)
         rows[way] = {"before_ms": before, "after_ms": after, "speedup": speedup, "control": control}

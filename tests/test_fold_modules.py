@@ -15,6 +15,7 @@ from torch import nn
 
 import bnfold
 from bnfold.quiet import quiet
+from bnfold.reasons import Reason
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -236,6 +237,98 @@ def test_other_arguments_are_refused() -> None:
     assert "not a builtins.str" in refusal(bnfold.UsageError, "model.pt")
 
 
-def _old() -> None:
-    words = refusal(bnfold.UsageError, small(), X, leftover="affine")
-    assert words.startswith("error[USAGE]: leftover='affine' and norm_affine=False are choices for ONNX")
+def test_one_branch_computes_the_sum_and_the_others_contribute_nothing() -> None:
+    module, inputs = prepared(CASES["repvgg_block"])
+    folded = bnfold.fold(module, inputs)
+    after = folded.model
+    assert [type(layer).__name__ for layer in (*after.big, *after.small, after.identity)] == [
+        *("Conv2d", "Identity"),
+        *("Zero", "Identity"),
+        "Zero",
+    ]
+    assert after.state_dict().keys() == {"big.0.weight", "big.0.bias"}
+    assert [(site.status, site.into) for site in folded.plan.sites] == [("merged", ("big.0",))] * 3
+    assert after(*inputs).dtype == torch.float64
+    assert after.half()(inputs[0].half()).dtype == torch.float16
+
+
+def test_a_norm_that_the_sum_starts_with_becomes_the_convolution() -> None:
+    module, inputs = prepared(CASES["mobileone_block_that_starts_with_its_norm"])
+    folded = bnfold.fold(module, inputs)
+    assert repr(folded.model.identity) == "Conv2d(4, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))"
+    assert {site.into for site in folded.plan.sites} == {("identity",)}
+    assert [type(part).__name__ for each in folded.model.convs for part in each] == ["Zero", "Identity"] * 2
+
+
+def test_what_a_merged_branch_is_added_to_keeps_its_sign() -> None:
+    module, inputs = prepared(CASES["subtracted_branch"])
+    after = bnfold.fold(module, inputs).model
+    assert [type(part).__name__ for part in (*after.a, *after.b)] == ["Conv2d", "Identity", "Zero", "Identity"]
+
+
+def test_a_merged_module_lives_as_the_original_did() -> None:
+    module, inputs = prepared(CASES["mobileone_block"])
+    before, after = outputs(module, inputs)[0], bnfold.fold(module, inputs).model
+    assert torch.equal(pickle.loads(pickle.dumps(after.scale))(*inputs), after.scale(*inputs))
+    assert torch.equal(copy.deepcopy(after)(*inputs), after(*inputs))
+    assert torch.allclose(torch.compile(after, backend="eager")(*inputs), before, rtol=1e-12)
+    with quiet():
+        assert torch.allclose(torch.export.export(after, inputs).module()(*inputs), before, rtol=1e-12)
+    again = bnfold.fold(after, inputs)
+    assert again.plan.sites == ()
+    assert type(again.model) is type(module)
+    after(*inputs).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in after.parameters())
+
+
+def test_a_graph_merges_what_forward_does_not_let_a_module_merge() -> None:
+    module, inputs = prepared(CASES["branch_beside_a_plain_skip"])
+    as_module, as_graph = bnfold.fold(module, inputs), bnfold.fold(module, inputs, prefer="graph")
+    assert [site.status for site in as_module.plan.sites] == ["folded"]
+    assert as_module.plan.notes == ("1 sum of branches stays as forward writes it; prefer='graph' merges them",)
+    assert [site.status for site in as_graph.plan.sites] == ["merged"]
+    assert torch.allclose(as_graph.model(*inputs), as_module.model(*inputs), rtol=1e-9)
+
+
+def test_shared_weights_are_not_copied_if_that_is_not_wanted() -> None:
+    module, inputs = prepared(CASES["tied_weights"])
+    kept = bnfold.fold(module, inputs, duplicate="never")
+    assert [site.reason for site in kept.plan.sites] == [Reason.SHARED_WEIGHT]
+    assert kept.model.a.weight is kept.model.b.weight
+    copied = bnfold.fold(module, inputs)
+    assert [site.copies for site in copied.plan.sites] == [("a",)]
+    assert copied.plan.growth == copied.model.a.weight.nbytes
+    assert copied.model.a.weight is not copied.model.b.weight
+    assert torch.equal(copied.model.b.weight, module.b.weight)
+
+
+def test_what_a_batch_norm_that_stays_is_to_be_makes_a_graph() -> None:
+    module, inputs = prepared(CASES["batch_norm_without_gamma_kept_neighbour"])
+    folded = bnfold.fold(module, inputs, leftover="affine")
+    assert folded.plan.kept == 1
+    assert folded.plan.notes == ("the result is a graph, because what BatchNorms that stay are to be has no module",)
+    assert not any(isinstance(layer, BATCH_NORM) for layer in folded.model.modules())
+    assert torch.allclose(folded.model(*inputs), outputs(module, inputs)[0], rtol=1e-9)
+
+
+def test_a_layer_norm_loses_its_scale_and_bias_if_that_is_asked_for() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 3)).eval().double()
+    module[0].weight.data.uniform_(0.5, 1.5)
+    module[0].bias.data.normal_()
+    x = torch.randn(2, 5, dtype=torch.float64)
+    folded = bnfold.fold(module, x, norm_affine=True)
+    assert [site.status for site in folded.plan.affines] == ["folded"]
+    assert type(folded.model) is nn.Sequential
+    assert folded.model[0].weight.tolist() == [1] * 5
+    assert folded.model[0].bias.tolist() == [0] * 5
+    assert torch.allclose(folded.model(x), module(x), rtol=1e-12)
+    assert bnfold.fold(module, x).plan.affines == ()
+
+
+def test_the_result_shares_no_memory_with_the_original() -> None:
+    module = nn.Sequential(*small(), nn.Conv2d(4, 4, 1), nn.SiLU(), nn.BatchNorm2d(4)).eval()  # the last one stays
+    theirs = {p.data_ptr() for p in (*module.parameters(), *module.buffers())}
+    for prefer in ("module", "graph"):
+        after = bnfold.fold(module, X, prefer=prefer).model
+        assert not theirs & {p.data_ptr() for p in (*after.parameters(), *after.buffers())}

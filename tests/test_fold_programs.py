@@ -192,3 +192,132 @@ def test_what_would_leave_float16_is_kept() -> None:
     program = export(net.half(), (torch.randn(2, 3, 4, 4).half(),))
     [site] = bnfold.fold(program).plan.sites
     assert (site.status, site.reason) == ("kept", Reason.OVERFLOW)
+
+
+def check(program: ExportedProgram, inputs: tuple[Any, ...], **choices: Any) -> bnfold.Folded:
+    """A program folded by some choices, saved and loaded, and compared with the one before."""
+    after = bnfold.fold(program, **choices)
+    for a, b in zip(leaves(program, inputs), leaves(reloaded(after.model), inputs), strict=True):
+        assert (a - b).abs().max() <= 1e-9 * a.abs().max()
+    return after
+
+
+def operators(program: ExportedProgram) -> list[str]:
+    return [opname(node) for node in program.graph.nodes if node.op == "call_function"]
+
+
+def test_branches_become_one_operator_named_after_the_largest() -> None:
+    module, inputs = prepared(CASES["repvgg_block"])
+    after = check(export(module, inputs, dynamic_shapes=(({0: Dim("n")},),)), inputs)
+    assert operators(after.model) == ["conv2d", "relu"]
+    assert sorted(after.model.state_dict) == ["big.0.bias", "big.0.weight"]
+    assert leaves(after.model, (torch.randn(5, 4, 6, 6, dtype=torch.float64),))[0].shape == (5, 4, 6, 6)
+
+
+def test_branches_that_share_their_weights_share_the_sum() -> None:
+    module, inputs = prepared(CASES["block_of_branches_called_twice"])
+    after = check(export(module, inputs), inputs)
+    assert operators(after.model) == ["conv2d", "relu"] * 2
+    assert sorted(after.model.state_dict) == ["a.0.bias", "a.0.weight"]
+
+
+@pytest.mark.parametrize("name", ["scaled_branches", "branch_beside_a_plain_skip", "branches_of_linears"])
+def test_every_kind_of_branch(name: str) -> None:
+    module, inputs = prepared(CASES[name])
+    after = check(export(module, inputs), inputs)
+    assert after.plan.merged == after.plan.batch_norms
+    assert len(operators(after.model)) == 2
+
+
+def test_an_average_and_padding_on_one_side_merge() -> None:
+    class Sides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(4, 4, (1, 3), padding=(0, 1), groups=4)
+            self.n, self.m = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(self.n(self.a(x)) + self.m(nn.functional.avg_pool2d(x, 3, 1, 1)))
+
+    torch.manual_seed(0)
+    module, x = Sides().eval().double(), torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    assert check(export(module, (x,)), (x,)).plan.merged == 0  # 9 taps instead of 3: more to multiply
+    module.a = nn.Conv2d(4, 4, 3, padding=1, groups=4).double()
+    after = check(export(module, (x,)), (x,))
+    assert operators(after.model) == ["conv2d", "sigmoid"]
+
+
+def test_padding_that_differs_at_both_ends_stands_before_the_convolution() -> None:
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 2, padding="same"), nn.Conv2d(3, 4, 1, bias=False)
+            self.n = nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(self.a(x) + self.n(self.b(x)))
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same'", UserWarning)
+        module, x = Uneven().eval().double(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+        after = check(export(module, (x,)), (x,))
+    assert operators(after.model) == ["constant_pad_nd", "conv2d", "sigmoid"]
+
+
+@pytest.mark.parametrize(("leftover", "left"), [("keep", "batch_norm"), ("affine", "add"), ("conv", "conv2d")])
+def test_what_a_batch_norm_that_stays_becomes(leftover: str, left: str) -> None:
+    module, inputs = prepared(CASES["batch_norm_without_gamma_kept_neighbour"])
+    after = check(export(module, inputs), inputs, leftover=leftover)
+    assert after.plan.kept == 1
+    assert count(after.model) == (leftover == "keep")
+    assert operators(after.model).count(left) == {"batch_norm": 1, "add": 2, "conv2d": 4}[left]
+
+
+def test_a_norm_that_nothing_changes_is_written_otherwise_as_well() -> None:
+    module, inputs = prepared(CASES["bn_between_nonlinearities"])
+    after = check(export(module, inputs), inputs, leftover="affine")
+    assert operators(after.model) == ["conv2d", "silu", "mul", "add", "silu"]
+
+
+def test_shared_weights_are_copied_as_far_as_wanted() -> None:
+    module, inputs = prepared(CASES["one_conv_two_bns"])
+    program = export(module, inputs)
+    never, auto = (check(program, inputs, duplicate=how) for how in ("never", "auto"))
+    assert (never.plan.kept, auto.plan.kept, auto.plan.growth) == (1, 0, 96)
+    assert len([key for key in auto.model.state_dict if key.startswith("a.weight")]) == 2
+    assert len([key for key in never.model.state_dict if key.startswith("a.weight")]) == 1
+
+
+class Normed(nn.Module):
+    def __init__(self, norm: nn.Module, *axes: int) -> None:
+        super().__init__()
+        self.norm, self.linear, self.axes = norm, nn.Linear(4, 3), axes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x)
+        return self.linear(y.movedim(*self.axes) if self.axes else y)
+
+
+@pytest.mark.parametrize(
+    ("norm", "axes"),
+    [
+        (nn.LayerNorm(4), ()),
+        (nn.RMSNorm(4), ()),
+        (nn.GroupNorm(2, 4), (1, -1)),
+        (nn.InstanceNorm1d(4, affine=True), (1, -1)),
+    ],
+    ids=["layer", "rms", "group", "instance"],
+)
+def test_scales_of_normalisations_fold(norm: nn.Module, axes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    module, x = Normed(copy.deepcopy(norm), *axes).eval().double(), torch.randn(2, 4, 4, dtype=torch.float64)
+    for parameter in module.norm.parameters():
+        parameter.data.uniform_(0.5, 1.5)
+    with quiet():
+        decomposed = export(module, (x,)).run_decompositions({})
+    for program in (export(module, (x,)), decomposed):
+        after = check(program, (x,), norm_affine=True)
+        assert [site.status for site in after.plan.affines] == ["folded"]
+        assert (after.model.state_dict["norm.weight"] == 1).all()
+        assert check(program, (x,)).plan.affines == ()

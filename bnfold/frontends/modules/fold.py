@@ -136,6 +136,8 @@ class _Attempt:
             self._merge(reading, carried)
             reading = self.rounds.read()
         free = planned = plan_program(reading, self.choices, self.rounds.allowance(reading))
+        if free.folding.plan.kept and self.choices.leftover != "keep":
+            return self._graph("the result is a graph, because what BatchNorms that stay are to be has no module")
         changes = map_changes(self.ours, self.exported, planned)
         if changes.problems and changes.baked - self.baked:
             return self._again(frozenset(changes.baked), merging=self.merging)
@@ -150,8 +152,6 @@ class _Attempt:
             held |= names
             changes = map_changes(self.ours, self.exported, planned)
         kept, unmerged = planned.folding.plan.kept, len(merges_of(free.reading))
-        if kept and self.choices.leftover != "keep":
-            return self._graph("the result is a graph, because what BatchNorms that stay are to be has no module")
         if kept and unmerged:
             better = self._graph("the result is a graph, because merging branches removes more BatchNorms")
             if better[1].kept < kept:
