@@ -296,7 +296,7 @@ class Normed(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm(x)
-        return self.linear(y.movedim(*self.axes) if self.axes else y)
+        return self.linear(y.transpose(*self.axes) if self.axes else y)
 
 
 @pytest.mark.parametrize(
