@@ -335,6 +335,42 @@ MUTANTS: tuple[Mutant, ...] = (
         "False",
         ONNX_BRANCHES,
     ),
+    # frontends/aten, frontends/modules: merges of programs, and of modules whose forward stays
+    Mutant(
+        "a merged operator behind the sum, outside its module",
+        "bnfold/frontends/aten/merge.py",
+        "at = like = self.nodes[",
+        "at, like = list(source.users)[-1], self.nodes[",
+        ("tests/test_fold_modules.py::test_a_merged_operator_stands_among_those_of_its_module",),
+    ),
+    Mutant(
+        "a merged operator named before what it replaces is gone",
+        "bnfold/frontends/aten/merge.py",
+        "self._unfilled.append((merge, linear, like))",
+        "self._fill(merge, linear, like)",
+        ("tests/test_fold_programs.py::test_branches_that_share_their_weights_share_the_sum",),
+    ),
+    Mutant(
+        "a single 0 that is added to in place",
+        "bnfold/frontends/modules/merge.py",
+        "return all(is_solid(op.a) for op in operators.values() if wrote(self.nodes[op.name]))",
+        "return True",
+        ("tests/test_fold_modules.py::test_a_norm_that_the_sum_starts_with_becomes_the_convolution",),
+    ),
+    Mutant(
+        "a merged sum in a branch that is subtracted",
+        "bnfold/frontends/modules/merge.py",
+        "if factor == 1 and fits(value) else None",
+        "if fits(value) else None",
+        ("tests/test_fold_modules.py::test_what_a_merged_branch_is_added_to_keeps_its_sign",),
+    ),
+    Mutant(
+        "what does not change shares its memory with the original",
+        "bnfold/frontends/modules/prepare.py",
+        "tensor.data = tensor.detach().clone()",
+        "pass",
+        ("tests/test_fold_modules.py::test_the_result_shares_no_memory_with_the_original",),
+    ),
     # solver.py, scales.py, shifts.py, conditioning.py: the search
     Mutant(
         "greedy without the exhaustive search",

@@ -332,3 +332,29 @@ def test_the_result_shares_no_memory_with_the_original() -> None:
     for prefer in ("module", "graph"):
         after = bnfold.fold(module, X, prefer=prefer).model
         assert not theirs & {p.data_ptr() for p in (*after.parameters(), *after.buffers())}
+
+
+def test_a_merged_operator_stands_among_those_of_its_module() -> None:
+    """RepGhost: a program is unflattened call by call, and a call that is cut in two gets the wrong inputs."""
+
+    class Ghost(nn.Module):
+        def __init__(self, inputs: int) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Conv2d(inputs, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+            self.cheap = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), nn.BatchNorm2d(4))
+            self.fusion = nn.ModuleList([nn.BatchNorm2d(4)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            z = self.cheap(y)
+            for each in self.fusion:
+                z = z + each(y)
+            return torch.cat([y, z], 1)
+
+    torch.manual_seed(0)
+    module = draw(nn.Sequential(Ghost(3), Ghost(8), nn.Conv2d(8, 2, 1))).eval()
+    for prefer in ("module", "graph"):
+        folded = bnfold.fold(module, X, prefer=prefer)
+        assert (folded.plan.merged, folded.plan.kept) == (4, 0)
+        assert torch.allclose(folded.model(X), module(X), atol=1e-5)
+
