@@ -959,7 +959,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "if any(not isinstance(size, int) and size.value is None for size in value.shape):",
         "if False:",
         FORWARD,
-    # readers.py, structure.py, linear.py: what passes, operator by operator
+        # readers.py, structure.py, linear.py: what passes, operator by operator
+    ),
     Mutant(
         "a shift passes whatever GridSample reads outside",
         "bnfold/frontends/readers.py",

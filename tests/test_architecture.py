@@ -64,7 +64,6 @@ LONGER_BECAUSE = {
     "blocks.py": "one algorithm",
     "branches.py": "one search; how far a branch goes, and which are merged, are read together",
     "cli.py": "one function per command, which lists its flags",
-    "branches.py": "one search and the values it returns",
     "frontends/aten/edits.py": "one short method per kind of operator",
     "frontends/aten/readers.py": "one short reader per operator, and the table of all of them",
     "frontends/aten/structure.py": "one short reader per operator that moves elements",

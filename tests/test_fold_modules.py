@@ -357,4 +357,3 @@ def test_a_merged_operator_stands_among_those_of_its_module() -> None:
         folded = bnfold.fold(module, X, prefer=prefer)
         assert (folded.plan.merged, folded.plan.kept) == (4, 0)
         assert torch.allclose(folded.model(X), module(X), atol=1e-5)
-
