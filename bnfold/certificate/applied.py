@@ -1,0 +1,148 @@
+"""A linear operator behind a unit: new weights, and what becomes of the shift.
+
+    W·(S ⊙ v + T) + b  =  (W·S) v + (b + W·T)
+
+`W·T` is the operator's answer to a constant image, which must be the same at every position: zeros that are padded are
+not measured in the new unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bnfold.certificate.bounds import Bound
+from bnfold.certificate.forms import Form, Mismatch, Unit, settled, spread, vector
+from bnfold.certificate.sides import Side
+from bnfold.certificate.taps import Taps
+
+
+def applied(side: Side, form: Form, taps: Taps, bias: Bound) -> Form:
+    """A linear operator behind a unit, with a bias.
+
+    Raises:
+        Mismatch: What it reads is no unit, or its shift does not pass.
+    """
+    if len(form.terms) != 1:
+        raise Mismatch("what it reads has no counterpart after")
+    (value, term), *_ = form.terms.items()
+    if isinstance(term, Taps):
+        padding = _padding(term, taps)
+        if padding is None:
+            raise Mismatch("what it reads has no counterpart after")
+        taps, term = padding
+    unit = _passed(side, Form({value: term}, form.const), value, taps)
+    if unit.shift.mid.any() or unit.shift.err.any():
+        bias = bias + _shift(unit.shift, taps)
+    scale = vector(unit.scale, taps.axis)
+    if scale.mid.size not in (1, taps.ins):
+        raise Mismatch(f"it reads {scale.mid.size} channels and has weights for {taps.ins}")
+    return Form({value: taps.of_input(scale)}, bias)
+
+
+def _passed(side: Side, form: Form, value: Any, taps: Taps) -> Unit:
+    """The unit that an operator reads, its constant channels as constants where those pass it."""
+    fixed = side.fixed(value)
+    zeros = settled(form, lambda v: _zeros(side.fixed(v)))  # what is 0 everywhere is 0 in the padding, too
+    words = ""
+    for known in (settled(form, side.fixed), zeros):
+        (_, term), *_ = known.terms.items()
+        assert isinstance(term, Bound)
+        try:
+            vector(term, taps.axis)
+            _shift(known.const, taps)
+        except Mismatch as mismatch:
+            words = str(mismatch)
+            continue
+        return Unit(value, term, known.const)
+    left = zeros.terms[value]
+    assert isinstance(left, Bound)
+    return unshifted(Unit(value, left, zeros.const), fixed, words)
+
+
+def _zeros(known: Bound | None) -> Bound | None:
+    return None if known is None else Bound.exact(np.where(known.mid == 0, 0.0, np.nan))
+
+
+def unshifted(unit: Unit, fixed: Bound | None, words: str) -> Unit:
+    """The same unit with the same zero, which it must have; a channel that is constant may take another scale for it.
+
+    Args:
+        unit: Any unit.
+        fixed: What constant its value is, per channel, NaN where it is none.
+        words: Why its zero must be the same.
+
+    Raises:
+        Mismatch: Its zero is another one.
+    """
+    wrong = ~unit.shift.holds(0.0)
+    zero = Bound.filled(0.0, unit.shift.rank)
+    if not wrong.any():
+        return Unit(unit.value, unit.scale, zero, unit.dead)
+    if fixed is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = unit.shift.mid / fixed.mid
+            doubt = (unit.shift.err + np.abs(ratio) * fixed.err) / np.abs(fixed.mid)
+        free = wrong & (unit.scale.mid == 0) & np.isfinite(ratio)
+        if not (wrong & ~free).any():
+            other = Bound(np.where(free, ratio, 0.0), np.where(free, doubt, 0.0))
+            return Unit(unit.value, unit.scale.where(free, other), zero, unit.dead)
+        wrong = wrong & ~free
+    at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+    channel = int(at[1]) if len(at) > 1 and at[1] else int(max(at, default=0))
+    shift = float(unit.shift.mid[at])
+    raise Mismatch(f"{words}: zero before is {-shift:.4g} steps away after in channel {channel}", differs=True)
+
+
+def _shift(const: Bound, taps: Taps) -> Bound:
+    """What an operator makes of a constant."""
+    by_position = any(size != 1 for i, size in enumerate(const.mid.shape) if i != taps.axis)
+    if by_position and taps.is_pointwise:
+        return _at_every_position(const, taps)
+    response, even = taps.response(vector(const, taps.axis))
+    if not even.all():
+        channel = int(np.argmin(even))
+        raise Mismatch(f"it pads zeros, and the zero of what it reads is another one after (output channel {channel})")
+    return spread(response, taps.axis, taps.rank)
+
+
+def _at_every_position(const: Bound, taps: Taps) -> Bound:
+    """What an operator that mixes no positions makes of a constant that varies by position."""
+    steps = (slice(None), slice(None), *(slice(None, None, stride) for stride in taps.slide.strides))
+    parts = []
+    for array, weight in ((const.mid, taps.mid), (np.broadcast_to(const.err, const.mid.shape), np.abs(taps.mid))):
+        wide = np.moveaxis(np.broadcast_to(array, _widened(const, taps)), taps.axis, -1)
+        grouped = wide.reshape(*wide.shape[:-1], taps.groups, -1)
+        matrix = weight.reshape(*weight.shape[:3])
+        made = np.einsum("...gi,goi->...go", grouped, matrix).reshape(*wide.shape[:-1], taps.outs)
+        moved = np.moveaxis(made, -1, taps.axis)
+        parts.append(moved[steps] if taps.window else moved)
+    return Bound(parts[0], parts[1] + 1e-14 * np.abs(parts[0]))
+
+
+def _widened(const: Bound, taps: Taps) -> tuple[int, ...]:
+    return tuple(taps.ins if i == taps.axis else size for i, size in enumerate(const.mid.shape))
+
+
+def wider(taps: Taps, begin: tuple[int, ...], end: tuple[int, ...]) -> Taps | None:
+    """Padding of padding; None of anything else."""
+    if set(taps.window) != {1} or taps.groups != taps.ins or taps.ins != taps.outs or set(taps.slide.strides) != {1}:
+        return None
+    one = taps.slide
+    both = (tuple(a + b for a, b in zip(x, y, strict=True)) for x, y in ((one.begin, begin), (one.end, end)))
+    before, behind = both
+    return replace(taps, slide=replace(one, begin=before, end=behind))
+
+
+def _padding(term: Taps, taps: Taps) -> tuple[Taps, Bound] | None:
+    """Padding before a convolution as the convolution's own."""
+    pure = set(term.window) <= {1} and term.groups == term.ins == term.outs and set(term.slide.strides) <= {1}
+    one, two = term.slide, taps.slide
+    if not pure or two.transposed or two.automatic != "NOTSET" or len(term.window) != len(taps.window):
+        return None
+    begin = tuple(a + b for a, b in zip(one.begin, two.begin, strict=True))
+    end = tuple(a + b for a, b in zip(one.end, two.end, strict=True))
+    scale = spread(Bound(term.mid.reshape(-1), np.broadcast_to(term.err, term.mid.shape).reshape(-1)), 1, term.rank)
+    return replace(taps, slide=replace(two, begin=begin, end=end, sizes=one.sizes)), scale

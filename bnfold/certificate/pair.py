@@ -1,0 +1,113 @@
+"""One operator of the model before and the one after that may be it: what laws ask of the units between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.certificate import moves
+from bnfold.certificate.applied import unshifted
+from bnfold.certificate.bounds import Bound
+from bnfold.certificate.forms import Mismatch, Unit, plain
+from bnfold.certificate.sides import Side
+
+Units = Sequence[Unit | None]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One operator before and the one that may be it after.
+
+    Attributes:
+        before: Before.
+        after: After.
+        old: The constants before.
+        new: The constants after.
+        fixed: What constant a value after is, per channel, NaN where it is none; None where it never is.
+    """
+
+    before: ir.Node
+    after: ir.Node
+    old: Side
+    new: Side
+    fixed: Callable[[Any], Bound | None]
+
+    def x(self, index: int = 0) -> ir.Value:
+        """An operand before."""
+        value = self.before.inputs[index]
+        assert value is not None
+        return value
+
+    def y(self, index: int = 0) -> ir.Value:
+        """A result after."""
+        return self.after.outputs[index]
+
+    def result(self, scale: Bound, shift: Bound, index: int = 0) -> Unit:
+        """The unit of a result."""
+        return Unit(self.y(index), scale, shift)
+
+    def plain(self) -> list[Unit]:
+        """Results that are the same before and after."""
+        return [plain(v, 0 if v.shape is None else len(v.shape)) for v in self.after.outputs]
+
+    def same(self, unit: Unit | None, what: str = "it") -> None:
+        """Demands an operand that is the same before and after."""
+        if unit is None or unit.is_plain:
+            return
+        wrong = ~(unit.scale.holds(1.0) & unit.shift.holds(0.0))
+        fixed = self.fixed(unit.value)
+        if fixed is not None:
+            alike = np.abs(unit.shift.mid - fixed.mid) <= unit.shift.err + fixed.err
+            wrong = wrong & ~((unit.scale.mid == 0) & alike)
+        if not wrong.any():
+            return
+        at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        scale, shift = (np.broadcast_to(b.mid, wrong.shape)[at] for b in (unit.scale, unit.shift))
+        raise Mismatch(
+            f"{what} reads {scale:.9g}·x {'+' if shift >= 0 else '−'} {abs(shift):.4g} {_place(at)}", differs=True
+        )
+
+    def unshifted(self, unit: Unit) -> Unit:
+        """An operand whose zero is the same, which it must be."""
+        return unshifted(unit, self.fixed(unit.value), "it needs the zero of what it reads")
+
+    def even(self, unit: Unit, axes: Sequence[int]) -> Unit:
+        """An operand whose unit does not vary along axes."""
+        return unit.moved(unit.value, lambda bound: moves.even(bound, axes))
+
+
+def _place(at: tuple[np.intp, ...]) -> str:
+    channel = int(at[1]) if len(at) > 1 and at[1] else int(max(at, default=0))
+    return f"in channel {channel}"
+
+
+def only(units: Units) -> Unit:
+    """The unit of the first operand, which is a feature."""
+    unit = units[0]
+    assert unit is not None
+    return unit
+
+
+def positive_scale(unit: Unit) -> None:
+    """Demands that a scale keeps the order of values."""
+    if not ((unit.scale.mid - unit.scale.err > 0) | (unit.scale.mid == 0)).all():
+        raise Mismatch("it needs a positive scale", differs=True)
+
+
+def wide(bound: Bound, rank: int) -> Bound:
+    """Numbers with as many axes as the result."""
+    return bound.moved(lambda a: a.reshape((1,) * (rank - a.ndim) + a.shape))
+
+
+Law = Callable[[Pair, Units], list[Unit]]
+
+
+def rigid(pair: Pair, units: Units) -> list[Unit]:
+    """Anything: the same operands give the same results."""
+    for unit in units:
+        pair.same(unit)
+    return pair.plain()

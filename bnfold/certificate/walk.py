@@ -1,0 +1,454 @@
+"""Follow two graphs side by side: each value before is written in values after, until the outputs are reached.
+
+    before:  x ──Conv──BN──┐                     linear operators compose forms (`source.meaning`)
+                           Relu ── …             anything else must be one operator after, by its law (`laws`)
+    after:   x ──Conv──────Relu ── …             whose result is the next value to write forms in
+
+No plan and no units are given; the units follow from the weights of both models. A form that stands for a single value
+after is written in that value at once, so that forms stay short. Where a law needs an exact unit (a ReLU: the same
+zero), that unit is known exactly from there on, so that bounds do not grow along a residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.certificate.bounds import Bound
+from bnfold.certificate.fixed import Fixed
+from bnfold.certificate.forms import Form, Mismatch, Unit, plain
+from bnfold.certificate.laws import OWN_CONSTANTS, law_of
+from bnfold.certificate.linear import average
+from bnfold.certificate.meanings import is_linear, meaning
+from bnfold.certificate.near import FURTHEST, needed, readers, same_attributes, same_shape, trimmed
+from bnfold.certificate.pair import Pair
+from bnfold.certificate.sides import Of, Side, rank_of
+from bnfold.certificate.units import unit_in
+from bnfold.frontends.context import ONNX_DOMAINS, bodies
+
+LOWERED = 3  # how often a form is written in what lies further back
+MOST_CANDIDATES = 60
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that was not shown.
+
+    Attributes:
+        name: The operator or output before.
+        words: Why not.
+        differs: Whether numbers disagree; otherwise there was nothing to compare it with.
+    """
+
+    name: str
+    words: str
+    differs: bool
+
+
+@dataclass
+class Findings:
+    """What a walk found.
+
+    Attributes:
+        operators: Operators that were shown to agree.
+        problems: What was not shown.
+        assumed: Names of values that were taken to be the same because their operators were not understood.
+    """
+
+    operators: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
+
+
+class Walk:
+    """One graph before against one after.
+
+    Args:
+        before: The graph before.
+        after: The graph after.
+        labels: Names of the operators before.
+        ulps: By how many units in the last place stored numbers may be off.
+        outer: What values of enclosing graphs are.
+        findings: Where findings are noted.
+    """
+
+    def __init__(
+        self,
+        before: ir.Graph,
+        after: ir.Graph,
+        labels: Mapping[ir.Node, str],
+        ulps: float,
+        findings: Findings,
+        outer: Mapping[ir.Value, Form] | None = None,
+    ) -> None:
+        self.before, self.after, self.labels = before, after, labels
+        self.findings, self.ulps = findings, ulps
+        self.new = Side(ulps)
+        self.fixed = Fixed(self.new)
+        self.new.fixed = self.fixed.of
+        self.old = Side(0.0, self.fixed.of)
+        self.fixed.read(after)
+        self.forms: dict[ir.Value, Form] = dict(outer or {})
+        self._failed: dict[ir.Value, Mismatch] = {}
+        self._nodes = {node.name: node for node in after if node.name}
+        self._values = {v.name: v for node in after for v in node.outputs if v.name}
+        self._by_type: dict[str, list[ir.Node]] = {}
+        for node in after:
+            self._by_type.setdefault(node.op_type, []).append(node)
+
+    def run(self) -> None:
+        """Follow the graphs from the inputs to the outputs."""
+        after = {value.name: value for value in self.after.inputs}
+        for i, value in enumerate(self.before.inputs):
+            other = after.get(value.name)
+            if (
+                other is None
+                and i < len(self.after.inputs)
+                and self.before.name is not None
+                and not after.keys() & {value.name}
+            ):
+                other = self.after.inputs[i]
+            if other is not None:
+                self.forms[value] = Form.of(other, 0 if value.shape is None else len(value.shape))
+        wanted = needed(self.before)
+        for node in self.before:
+            if node in wanted:
+                self._follow(node)
+        for i, value in enumerate(self.before.outputs):
+            self._finish(value, self.after.outputs[i] if i < len(self.after.outputs) else None)
+
+    def _finish(self, value: ir.Value, other: ir.Value | None) -> None:
+        """An output must be the same value."""
+        name = value.name or ""
+        if other is None:
+            self.findings.problems.append(Problem(name, "the output is missing after", True))
+            return
+        one, two = self.old.array(value), self.new.array(other)
+        if one is not None or two is not None:
+            if one is None or two is None or not np.array_equal(one, two):
+                self.findings.problems.append(Problem(name, "the constant that is handed out differs", True))
+            return
+        try:
+            pair = _nothing_pair(self)
+            pair.same(self.unit(self.form(value), other), "the output")
+        except Mismatch as mismatch:
+            if value not in self._failed:
+                self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs))
+
+    def form(self, value: ir.Value) -> Form:
+        """What a value before is.
+
+        Raises:
+            Mismatch: That is not known.
+        """
+        known = self.forms.get(value)
+        if known is None:
+            raise Mismatch("what it reads has no counterpart after")
+        return known
+
+    def _follow(self, node: ir.Node) -> None:
+        """Write the results of an operator in values after."""
+        try:
+            if not is_linear(node) or not self._linear(node):
+                self._same_operator(node)
+            self.findings.operators += 1
+        except Mismatch as mismatch:
+            self._fail(node, mismatch)
+
+    def _fail(self, node: ir.Node, mismatch: Mismatch) -> None:
+        """Note that an operator was not shown to agree, and go on with what has its results' names after."""
+        lost = [v for v in node.inputs if v is not None and v in self._failed]
+        if not lost:
+            self.findings.problems.append(Problem(self.labels.get(node, node.op_type), str(mismatch), mismatch.differs))
+        for value in node.outputs:
+            other = self._values.get(value.name or "")
+            if other is not None and not mismatch.differs and value.shape is not None:
+                self.forms[value] = Form.of(other, len(value.shape))
+                self.findings.assumed.append(value.name or "")
+            else:
+                self._failed[value] = mismatch
+
+    def _linear(self, node: ir.Node) -> bool:
+        """Compose a linear operator; False where it is none of these forms."""
+        try:
+            form = meaning(self.old, node, self.form)
+        except Mismatch as mismatch:
+            try:
+                self._same_operator(node)
+            except Mismatch:
+                raise mismatch from None
+            return True
+        if form is None:
+            return False
+        y = node.outputs[0]
+        self.forms[y] = form
+        self._ground(node, y)
+        return True
+
+    def _ground(self, node: ir.Node, y: ir.Value) -> None:
+        """Write a form in a single value after, if there is one; a unit only in what stands in the operator's place."""
+        form = self.forms[y]
+        for candidate in self._candidates(node, form):
+            if not is_linear(candidate):
+                continue
+            if form.single is not None and candidate.name != node.name:
+                return
+            try:
+                self.forms[y] = self.unit(form, candidate.outputs[0]).form
+                return
+            except Mismatch:
+                continue
+
+    def _candidates(self, node: ir.Node, form: Form) -> Iterator[ir.Node]:
+        """Operators after that may be this one: by its name, by its result's, then near what it reads."""
+        seen: set[ir.Node] = set()
+        named = self._nodes.get(node.name or "")
+        producer = self._values.get(node.outputs[0].name or "") if node.outputs else None
+        for found in (named, None if producer is None else producer.producer()):
+            if found is not None and found not in seen:
+                seen.add(found)
+                yield found
+        for i, found in enumerate(readers(form.terms)):
+            if i >= MOST_CANDIDATES:
+                return
+            if found not in seen:
+                seen.add(found)
+                yield found
+
+    def unit(self, form: Form, value: ir.Value, *, losing: bool = False) -> Unit:
+        """The unit in which a value after shows a form; `losing`, without channels that nothing may read then.
+
+        Raises:
+            Mismatch: It does not.
+        """
+        first: Mismatch | None = None
+        for _ in range(LOWERED):
+            target = self._expanded(value, set(form.terms), FURTHEST)
+            try:
+                if target is None:
+                    raise Mismatch("it reads something else after")
+                return unit_in(form, target, value, self.fixed.of, losing=losing)
+            except Mismatch as mismatch:
+                first = first or mismatch
+                lower = self._lowered(form)
+            if lower is None:
+                break
+            form = lower
+        assert first is not None
+        raise first
+
+    def _lowered(self, form: Form) -> Form | None:
+        """The same form with what linear operators after make written in what those read; None where none does.
+
+        Where some of its values are made of others of them, only those are.
+        """
+        made = {value: inner for value in form.terms if (inner := self._made(value, form)) is not None}
+        within = {value: inner for value, inner in made.items() if inner.terms.keys() <= form.terms.keys()}
+        made = within or made
+        if not made:
+            return None
+        zero = Bound.filled(0.0, form.rank)
+        total = Form({value: term for value, term in form.terms.items() if value not in made}, form.const, form.dead)
+        for value, inner in made.items():
+            term = form.terms[value]
+            assert isinstance(term, Bound)
+            try:
+                total = total.plus(inner.scaled(term, zero))
+            except Mismatch:
+                return None
+        return total
+
+    def _made(self, value: Any, form: Form) -> Form | None:
+        """What a linear operator after makes a value of; None for any other value."""
+        node = value.producer() if isinstance(value, ir.Value) else None
+        if node is None or not isinstance(form.terms[value], Bound) or not self._composes(node):
+            return None
+        try:
+            return self._composed(node, lambda x: Form.of(x, rank_of(x)))
+        except Mismatch:
+            return None
+
+    def _expanded(self, value: ir.Value, stop: set[Any], budget: int) -> Form | None:
+        """What a value after is in others; None where it is not made of them by linear operators."""
+        rank = 0 if value.shape is None else len(value.shape)
+        if value in stop:
+            return Form.of(value, rank)
+        node = value.producer()
+        if node is None or budget == 0 or not self._composes(node):
+            return None
+        inner: dict[ir.Value, Form] = {}
+        for x in node.inputs:
+            if x is not None and self.new.is_feature(x):
+                found = self._expanded(x, stop, budget - 1)
+                if found is None:
+                    return None
+                inner[x] = found
+        try:
+            return self._composed(node, inner.__getitem__)
+        except (KeyError, Mismatch):
+            return None
+
+    def _composes(self, node: ir.Node) -> bool:
+        """Whether an operator after may be a linear one, which an average over a window is as well."""
+        return node.op_type == "AveragePool" or is_linear(node)
+
+    def _composed(self, node: ir.Node, of: Of) -> Form | None:
+        """What a linear operator after makes of forms."""
+        return average(self.new, node, of) if node.op_type == "AveragePool" else meaning(self.new, node, of)
+
+    def _same_operator(self, node: ir.Node) -> None:
+        """Find the operator after that is this one."""
+        mismatches: list[Mismatch] = []
+        for candidate in self._alike(node):
+            try:
+                units, pair = self._operands(node, candidate), self._pair(node, candidate)
+                results = law_of(node)(pair, units) if node.domain in ONNX_DOMAINS else _opaque(pair, units)
+                self._bodies(node, candidate)
+            except Mismatch as mismatch:
+                mismatches.append(mismatch)
+                continue
+            for value, unit in zip(node.outputs, results, strict=False):
+                self.forms[value] = unit.form
+            self._settle(node, units)
+            return
+        if node.op_type == "AveragePool" and self._as_convolution(node):
+            return
+        differing = [m for m in mismatches if m.differs]
+        raise (differing or mismatches or [Mismatch(f"no {node.op_type} after reads the same")])[0]
+
+    def _as_convolution(self, node: ir.Node) -> bool:
+        """An average that has become part of a convolution."""
+        form = average(self.old, node, self.form)
+        if form is None:
+            return False
+        self.forms[node.outputs[0]] = form
+        self._ground(node, node.outputs[0])
+        return True
+
+    def _alike(self, node: ir.Node) -> Iterator[ir.Node]:
+        """Operators after of the same kind, likely ones first."""
+        forms = [self.forms[v] for v in node.inputs if v is not None and v in self.forms]
+        near = self._candidates(node, forms[0]) if forms else iter(self._by_type.get(node.op_type, ()))
+        for candidate in near:
+            if (candidate.op_type, candidate.domain) == (node.op_type, node.domain) and same_attributes(
+                node, candidate
+            ):
+                yield candidate
+
+    def _operands(self, node: ir.Node, candidate: ir.Node) -> list[Unit | None]:
+        """The unit of every operand that is computed; constants must be the same."""
+        mine, theirs = trimmed(node.inputs), trimmed(candidate.inputs)
+        own = OWN_CONSTANTS.get(node.op_type, ()) if node.domain in ONNX_DOMAINS else ()
+        if len(mine) != len(theirs) and not own:
+            raise Mismatch("it has other operands after")
+        units: list[Unit | None] = []
+        for i, value in enumerate(mine):
+            other = theirs[i] if i < len(theirs) else None
+            if value is None or not self.old.is_feature(value):
+                if i not in own and not self._same_constant(node, i, value, other):
+                    raise Mismatch(f"operand {i} is another constant after", differs=value is not None)
+                units.append(None)
+                continue
+            if other is None or not self.new.is_feature(other):
+                raise Mismatch(f"operand {i} is constant after")
+            form = self.form(value)
+            if node.op_type in ("Shape", "Size") and form.single is None:
+                units.append(plain(other, form.rank))
+                continue
+            try:
+                units.append(self.unit(form, other))
+            except Mismatch:
+                units.append(self.unit(form, other, losing=True))
+        return units
+
+    def _same_constant(self, node: ir.Node, index: int, one: ir.Value | None, two: ir.Value | None) -> bool:
+        if one is None or two is None:
+            return one is two
+        a, b = self.old.array(one), self.new.array(two)
+        if a is None or b is None:
+            return False
+        if node.op_type in ("Reshape", "Expand") and index == 1:  # what counts is the shape that results
+            return True
+        return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+    def _pair(self, node: ir.Node, candidate: ir.Node) -> Pair:
+        if node.op_type in ("Reshape", "Expand") and not same_shape(node.outputs[0], candidate.outputs[0]):
+            raise Mismatch("its result has another shape after")
+        return Pair(node, candidate, self.old, self.new, self.fixed.of)
+
+    def _bodies(self, node: ir.Node, candidate: ir.Node) -> None:
+        """Bodies of control flow are graphs of their own, which read the same values."""
+        mine, theirs = bodies(node), bodies(candidate)
+        if len(mine) != len(theirs):
+            raise Mismatch("it has other bodies after")
+        for one, two in zip(mine, theirs, strict=True):
+            inner = Findings()
+            Walk(one, two, self.labels, self.ulps, inner, self.forms).run()
+            self.findings.operators += inner.operators
+            self.findings.problems += inner.problems
+            self.findings.assumed += inner.assumed
+
+    def _settle(self, node: ir.Node, units: Iterable[Unit | None]) -> None:
+        """What a law has shown of its operands is known from here on: the same zero, or the same value."""
+        for value, unit in zip(node.inputs, units, strict=False):
+            if value is None or unit is None or unit.dead is not None:
+                continue
+            if unit.is_plain:
+                self._pin(value, unit, Bound.filled(1.0, unit.scale.rank))
+            elif node.op_type in ZERO_KEEPING and unit.shift.holds(0.0).all():
+                self._pin(value, unit, None)
+
+    def _pin(self, value: ir.Value, unit: Unit, scale: Bound | None) -> None:
+        """Note that a value's shift is 0 (and its scale this), also for what an affine made it of."""
+        shift = Bound.filled(0.0, unit.shift.rank)
+        while True:
+            form = self.forms.get(value)
+            if form is None or form.single is None or form.single[0] is not unit.value:
+                return
+            term = form.single[1] if scale is None else scale
+            self.forms[value] = Form({unit.value: term}, shift)
+            node = value.producer()
+            made = None if node is None else self._affine(node)
+            if made is None:
+                return
+            value, factor, offset = made
+            if not (np.abs(factor.mid) > 0).all() or factor.rank != shift.rank:
+                return
+            back = factor.inverse()
+            shift = (shift - offset) * back
+            scale = None if scale is None else scale * back
+
+    def _affine(self, node: ir.Node) -> tuple[ir.Value, Bound, Bound] | None:
+        """Input, scale and shift of an operator before that multiplies and adds constants; None for any other."""
+        features = [v for v in node.inputs if v is not None and self.old.is_feature(v)]
+        if len(features) != 1 or node.op_type not in AFFINE or node.domain not in ONNX_DOMAINS:
+            return None
+        x = features[0]
+        try:
+            form = meaning(self.old, node, lambda v: Form.of(v, rank_of(v)))
+        except Mismatch:
+            return None
+        if form is None or form.single is None or form.dead is not None:
+            return None
+        return x, form.single[1], form.const
+
+
+ZERO_KEEPING = ("Abs", "Clip", "LeakyRelu", "PRelu", "Relu")
+AFFINE = ("Add", "BatchNormalization", "Div", "Dropout", "Identity", "Mul", "Neg", "Sub")
+
+
+def _opaque(pair: Pair, units: Iterable[Unit | None]) -> list[Unit]:
+    """An operator of another domain: the same operands give the same results."""
+    for unit in units:
+        pair.same(unit)
+    return pair.plain()
+
+
+def _nothing_pair(walk: Walk) -> Pair:
+    """A pair for values that no operator reads."""
+    node = ir.Node("", "Identity", [], num_outputs=0)
+    return Pair(node, node, walk.old, walk.new, walk.fixed.of)
