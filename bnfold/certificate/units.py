@@ -140,14 +140,14 @@ def _rows(array: Array, like: Taps) -> Array:
 def _divided(f: Array, f_err: Array, g: Array, g_err: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
     """The numbers `S` with `f = S·g` for all along the last axis, between which bounds, and where there is no `g`."""
     zero = g == 0
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # where `g` is 0 there is no ratio
         ratio = f / g
         doubt = (f_err + np.abs(ratio) * g_err) / np.abs(g)
         doubt *= 1 + 4 * np.max(g_err / np.where(zero, 1.0, np.abs(g)), initial=0.0)
-    same = ((f == g) & (f_err <= 3 * g_err)).all(axis=-1, keepdims=True)
-    if same.any():  # what was not touched is what it was, but for the one rounding that may have left it so
-        doubt = np.where(same, (g_err / np.where(zero, np.inf, np.abs(g))).max(axis=-1, keepdims=True), doubt)
-    low, high = ratio - doubt, ratio + doubt
+        same = ((f == g) & (f_err <= 3 * g_err)).all(axis=-1, keepdims=True)
+        if same.any():  # what was not touched is what it was, but for the one rounding that may have left it so
+            doubt = np.where(same, (g_err / np.where(zero, np.inf, np.abs(g))).max(axis=-1, keepdims=True), doubt)
+        low, high = ratio - doubt, ratio + doubt
     if zero.any():
         fine = np.abs(f) <= f_err
         low = np.where(zero, np.where(fine, -np.inf, np.inf), low)

@@ -30,6 +30,7 @@ from bnfold.certificate.sides import Of, Side, rank_of
 from bnfold.certificate.units import unit_in
 from bnfold.frontends.context import ONNX_DOMAINS, bodies
 
+ONCE = 0.5  # units in the last place that one correct rounding may take
 LOWERED = 3  # how often a form is written in what lies further back
 MOST_CANDIDATES = 60
 
@@ -90,7 +91,7 @@ class Walk:
         self.new = Side(ulps)
         self.fixed = Fixed(self.new)
         self.new.fixed = self.fixed.of
-        self.old = Side(0.0, self.fixed.of)
+        self.old = Side(max(ulps - ONCE, 0.0) / 4, self.fixed.of, is_before=True)
         self.fixed.read(after)
         self.forms: dict[ir.Value, Form] = dict(outer or {})
         self._failed: dict[ir.Value, Mismatch] = {}
