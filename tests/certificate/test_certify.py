@@ -1,4 +1,4 @@
-"""The certificate against its meaning: what it proves computes the same, what a fold makes is proved, what is broken is not."""
+"""The certificate against its meaning: folds are proved, what is proved computes the same, what is broken is not."""
 
 from __future__ import annotations
 
@@ -158,7 +158,14 @@ def test_a_lost_bias() -> None:
 
 
 def test_an_epsilon_left_out() -> None:
-    before = graph([node("Conv", "x w", "c"), node("BatchNormalization", "c gamma beta mean var", "b", epsilon=1e-3), node("Relu", "b", "r")], {"w": W, **NORM})  # fmt: skip
+    before = graph(
+        [
+            node("Conv", "x w", "c"),
+            node("BatchNormalization", "c gamma beta mean var", "b", epsilon=1e-3),
+            node("Relu", "b", "r"),
+        ],
+        {"w": W, **NORM},
+    )
     wrong = S.reshape(-1, 1, 1, 1)
     after = graph([node("Conv", "x w b0", "b"), node("Relu", "b", "r")], {"w": W * wrong, "b0": T})
     assert not proved(before, after).proved
@@ -168,7 +175,11 @@ def test_a_constant_for_the_last_axis_folded_as_if_per_channel() -> None:
     """A Mul by a constant of shape (C,) scales the last axis; another tool's fold into the channels is refused."""
     size = 3
     factor = np.array([0.5, 2.0, 3.0])
-    before = graph([node("Conv", "x w", "conv", pads=[1, 1, 1, 1]), node("Mul", "conv f", "scaled")], {"w": W, "f": factor}, size=size)  # fmt: skip
+    before = graph(
+        [node("Conv", "x w", "conv", pads=[1, 1, 1, 1]), node("Mul", "conv f", "scaled")],
+        {"w": W, "f": factor},
+        size=size,
+    )
     after = graph([node("Conv", "x w", "scaled", pads=[1, 1, 1, 1])], {"w": W * factor.reshape(-1, 1, 1, 1)}, size=size)
     certificate = proved(before, after)
     assert certificate.refuted
@@ -176,19 +187,27 @@ def test_a_constant_for_the_last_axis_folded_as_if_per_channel() -> None:
 
 
 def test_a_shift_folded_through_zero_padding() -> None:
-    before = graph([node("BatchNormalization", "x gamma beta mean var", "b"), node("Conv", "b w", "c", pads=[1, 1, 1, 1])], {"w": W, **NORM})  # fmt: skip
+    before = graph(
+        [node("BatchNormalization", "x gamma beta mean var", "b"), node("Conv", "b w", "c", pads=[1, 1, 1, 1])],
+        {"w": W, **NORM},
+    )
     bias = (W * T.reshape(1, -1, 1, 1)).sum(axis=(1, 2, 3))
     folded_in = {"w": W * S.reshape(1, -1, 1, 1), "b0": bias}
     padded = graph([node("Conv", "x w b0", "c", pads=[1, 1, 1, 1])], folded_in)
     assert "it pads zeros" in proved(before, padded).problems[0].words
-    unpadded = graph([node("BatchNormalization", "x gamma beta mean var", "b"), node("Conv", "b w", "c")], {"w": W, **NORM})  # fmt: skip
+    unpadded = graph(
+        [node("BatchNormalization", "x gamma beta mean var", "b"), node("Conv", "b w", "c")], {"w": W, **NORM}
+    )
     assert proved(unpadded, graph([node("Conv", "x w b0", "c")], folded_in)).proved
 
 
 def test_a_negative_scale_through_a_relu() -> None:
     flipped = {**NORM, "gamma": np.array([0.7, -1.3, 0.9]), "beta": np.zeros(3), "mean": np.zeros(3)}
     s = flipped["gamma"] / np.sqrt(np.float32(flipped["var"]).astype(float) + 1e-5)
-    before = graph([node("BatchNormalization", "x gamma beta mean var", "b"), node("Relu", "b", "r"), node("Conv", "r w", "c")], {"w": W, **flipped})  # fmt: skip
+    before = graph(
+        [node("BatchNormalization", "x gamma beta mean var", "b"), node("Relu", "b", "r"), node("Conv", "r w", "c")],
+        {"w": W, **flipped},
+    )
     after = graph([node("Relu", "x", "r"), node("Conv", "r w", "c")], {"w": W * s.reshape(1, -1, 1, 1)})
     assert [p.words for p in proved(before, after).problems][:1] == ["it needs a positive scale"]
 
@@ -196,7 +215,9 @@ def test_a_negative_scale_through_a_relu() -> None:
 def test_branches_merged_on_the_wrong_tap() -> None:
     pads = {"pads": [1, 1, 1, 1]}
     one = RNG.normal(size=(3, 3, 1, 1))
-    before = graph([node("Conv", "x w", "a", **pads), node("Conv", "x v", "b"), node("Add", "a b", "y")], {"w": W, "v": one})  # fmt: skip
+    before = graph(
+        [node("Conv", "x w", "a", **pads), node("Conv", "x v", "b"), node("Add", "a b", "y")], {"w": W, "v": one}
+    )
     right, wrong = W.copy(), W.copy()
     right[:, :, 1:2, 1:2] += one
     wrong[:, :, 0:1, 1:2] += one
