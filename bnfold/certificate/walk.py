@@ -310,7 +310,8 @@ class Walk:
                 results = law_of(node)(pair, units) if node.domain in ONNX_DOMAINS else _opaque(pair, units)
                 self._bodies(node, candidate)
             except Mismatch as mismatch:
-                mismatches.append(mismatch)
+                named = candidate.name == node.name or candidate.outputs[0].name == node.outputs[0].name
+                mismatches.append(mismatch if named else Mismatch(str(mismatch)))
                 continue
             for value, unit in zip(node.outputs, results, strict=False):
                 self.forms[value] = unit.form
