@@ -199,7 +199,13 @@ ExternalData = Annotated[
 Force = Annotated[bool, option("--force", text="Replace an existing output.")]
 Level = Annotated[
     str,
-    option("--verify", metavar="LEVEL", text=f"How to check the written file: {', '.join(LEVELS)}.", choices=LEVELS),
+    option(
+        "--verify",
+        metavar="LEVEL",
+        text="How to check the written file: full proves from the weights that it is the same function, and runs both "
+        "models; quick only runs them; off.",
+        choices=LEVELS,
+    ),
 ]
 Bench = Annotated[bool, option("--bench", text="Time both models as well.")]
 OptionalAfterFile = Annotated[

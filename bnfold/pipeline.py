@@ -93,7 +93,8 @@ def convert(
             `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
         external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
         force: Whether an existing output may be replaced.
-        verify: `"full"`, `"quick"` or `"off"`; the report says which level was reached.
+        verify: `"full"` proves from their weights that both models are the same function, and runs both; `"quick"` only
+            runs both; `"off"`. The report says which level was reached.
         rtol: Largest error as a part of the output's scale; None takes the dtype's own.
         atol: What is allowed on top of it.
         bench: Whether to time both models.
@@ -134,7 +135,7 @@ def convert(
         after = work.read_back(written.path)
         report = replace(work.report, bytes_after=work.bytes_after(written.path))
         if verify != "off":
-            report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps)
+            report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps, verify)
         if bench and report.passed:
             report = timed(report, work.before, after, work.given, options, tell)
         report = judged(report, given)

@@ -88,8 +88,7 @@ def headline(report: Report) -> Text:
         good = report.plan.kept == 0
     elif report.verification is not None:
         good = report.verification.passed
-        tried = _inputs(report.verification)
-        line = f"The same function on {tried} ({report.verification.level})" if good else "Not the same function"
+        line = _same_function(report.verification) if good else "Not the same function"
     else:
         good = True
         rows = report.benchmark.rows if report.benchmark else ()
@@ -165,10 +164,18 @@ def _print_operators(report: Report, console: Console) -> None:
     return _print_table("Operators", columns, rows4, console)
 
 
+def _same_function(verdict: Verdict) -> str:
+    if verdict.proved:
+        return f"The same function: proved for all inputs, and compared on {_inputs(verdict)}"
+    return f"The same function on {_inputs(verdict)} ({verdict.level})"
+
+
 def _print_verification(verdict: Verdict, console: Console, verbose: bool) -> None:
     worst = max((output.rel for output in verdict.outputs if output.rel is not None), default=None)
     state, style = ("passed", "green") if verdict.passed else ("FAILED", "red")
     largest = "" if worst is None else f": within {worst:.2g} of the output scale"
+    if verdict.proved:
+        largest = f": proved for all inputs{largest.replace(':', ',')}"
     console.print()
     console.print(
         Text.assemble(("Verification ", "bold"), (state, style), f" ({verdict.level}, {_inputs(verdict)}){largest}")

@@ -250,12 +250,14 @@ def verified(
     atol: float | None,
     tell: Progress,
     steps: Sequence[Step] = (),
+    level: str = "full",
 ) -> Report:
     """The report with the verdict on both models, which begin with these steps of preprocessing."""
     verdict = verify_models(
         before,
         after,
         given.data,
+        level=level,
         rtol=rtol,
         atol=atol,
         seed=given.seed,

@@ -1,4 +1,7 @@
-"""Is one model the same function as another? The quick check: both run as written on a few seeded inputs.
+"""Is one model the same function as another? Shown by a certificate where it can be, and by running both as written.
+
+The certificate (`bnfold.certificate`) compares the weights of two ONNX models and holds for all inputs. Running both on
+a few seeded inputs shows what a proof about numbers cannot: that a runtime does with the files what they say.
 
 A model is run from its file where it has one, so what is judged is what was written, not what was meant. Both sides run
 with every runtime optimisation off: onnxruntime folds a Conv and its BatchNorm while loading, and a wrong fold would
@@ -13,8 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +26,12 @@ from bnfold.compare import EXACT, Difference, check_tolerance, difference, toler
 from bnfold.errors import BnfoldError, UnsupportedError
 from bnfold.feeds import InputSpec, make_feeds
 from bnfold.pairing import Renamed, go_by_place, paired
+from bnfold.proof import Proof, prove
 from bnfold.runners import Runner
 from bnfold.subjects import Subject, given_feeds, open_subjects
+
+if TYPE_CHECKING:
+    from bnfold.certificate import Certificate
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -71,11 +78,12 @@ class Verdict:
 
     Attributes:
         passed: Whether nothing spoke against it; also what `bool(verdict)` says.
-        level: How it was checked: `"quick"`.
+        level: How it was checked: `"full"` with a certificate, `"quick"` without.
         inputs: Number of inputs both models ran on.
         outputs: One entry per output of the model before.
         failures: Why it did not pass, in words.
         notes: What to know about the check besides.
+        certificate: What was shown for all inputs; None at the quick level.
     """
 
     passed: bool
@@ -84,6 +92,12 @@ class Verdict:
     outputs: tuple[OutputCheck, ...] = ()
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    certificate: Certificate | None = None
+
+    @property
+    def proved(self) -> bool:
+        """Whether both are the same function of all inputs, up to the rounding of stored weights."""
+        return self.certificate is not None and self.certificate.proved
 
     def __bool__(self) -> bool:
         return self.passed
@@ -97,7 +111,26 @@ class Verdict:
             "outputs": [output.to_dict() for output in self.outputs],
             "failures": list(self.failures),
             "notes": list(self.notes),
+            "certificate": None if self.certificate is None else self.certificate.to_dict(),
         }
+
+    def with_proof(self, proof: Proof, *, tolerant: bool) -> Verdict:
+        """The verdict with what the certificate says.
+
+        Args:
+            proof: The certificate. Weights that disagree are a failure, however alike the outputs are.
+            tolerant: Whether the caller allowed a difference, so that such weights are only told.
+        """
+        failures = self.failures if tolerant else (*self.failures, *proof.failures)
+        told = proof.failures if tolerant else ()
+        return replace(
+            self,
+            passed=not failures,
+            level="quick" if proof.certificate is None else "full",
+            failures=failures,
+            notes=(*told, *proof.notes, *self.notes),
+            certificate=proof.certificate,
+        )
 
 
 def verify(
@@ -105,6 +138,7 @@ def verify(
     after: object,
     inputs: Any = None,
     *,
+    level: str = "full",
     rtol: float | None = None,
     atol: float | None = None,
     seed: int = 0,
@@ -122,7 +156,9 @@ def verify(
         inputs: Arrays or tensors to run both on, by name or in the model's order; for a Module, what it is called with
             (a tensor, a sequence of positional or a mapping of keyword arguments). None draws seeded ones, at batch 1
             and 3 where the batch is dynamic.
-        rtol: Largest error as a part of the output's scale; None takes the dtype's own (`compare.TOLERANCES`).
+        level: `"full"` also proves equality from the weights where both are ONNX; `"quick"` only runs both.
+        rtol: Largest error as a part of the output's scale; None takes the dtype's own (`compare.TOLERANCES`). Where it
+            or `atol` is given, weights that disagree are told but no failure.
         atol: What is allowed on top of it; None as above.
         seed: Of the drawn inputs.
         specs: Shapes and dtypes of the drawn inputs, where the model leaves them open.
@@ -152,7 +188,10 @@ def verify(
         if failures:
             return _failed(*failures)
         trials = _trials(first, inputs, seed, specs, drawn)
-        return _run(runner, other, trials, rtol, atol, progress, by_place=by_place)
+        verdict = _run(runner, other, trials, rtol, atol, progress, by_place=by_place)
+        if level != "full":
+            return verdict
+        return verdict.with_proof(prove(first, second), tolerant=rtol is not None or atol is not None)
 
 
 def interface_differences(before: Runner, after: Runner) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ FLOORS = [
         "folding",
         "certificate",
     },
-    {"verify", "bench"},
+    {"verify", "bench", "proof"},
     {"report", "render", "conditions"},
     {"pipeline", "stages", "work"},
     {"cli", "commands", "options", "terminal"},

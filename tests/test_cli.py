@@ -308,7 +308,7 @@ def test_convert_prints_the_report_and_nothing_else(
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines()[0] == "1 BatchNorm → 0 (1 folded)"
-    assert "Verification passed (quick, 4 inputs): within " in out
+    assert "Verification passed (full, 4 inputs): proved for all inputs, within " in out
     assert out.splitlines()[-1] == "Written to model.folded.onnx"
     assert "\x1b" not in out
     assert (folder / "model.folded.onnx").exists()
@@ -354,7 +354,7 @@ def test_verify_says_yes_and_no(model: str, folder: Path, capsys: pytest.Capture
     onnx.save(tiny.folded(), folder / "right.onnx")
     onnx.save(tiny.folded(off_by=0.1), folder / "wrong.onnx")
     assert main(["verify", model, "right.onnx"]) == 0
-    assert capsys.readouterr().out.startswith("The same function on 4 inputs (quick)\n")
+    assert capsys.readouterr().out.startswith("The same function: proved for all inputs, and compared on 4 inputs\n")
     assert main(["verify", model, "wrong.onnx"]) == 1
     out, err = capsys.readouterr()
     assert out.startswith("Not the same function\n")
@@ -370,7 +370,7 @@ def test_verify_says_yes_and_no(model: str, folder: Path, capsys: pytest.Capture
 def test_verify_takes_arrays(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(folder / "x.npz", x=np.zeros((2, 3, 6, 6), np.float32))
     assert main(["verify", model, model, "--input-data", "x.npz"]) == 0
-    assert capsys.readouterr().out.startswith("The same function on 1 input (quick)\n")
+    assert capsys.readouterr().out.startswith("The same function: proved for all inputs, and compared on 1 input\n")
 
 
 def test_bench_times_one_or_two(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ def test_a_right_fold_passes() -> None:
     verdict = verify(tiny.conv_bn(), tiny.folded())
     assert verdict
     assert verdict.passed
-    assert (verdict.level, verdict.inputs, verdict.failures, verdict.notes) == ("quick", 4, (), ())
+    assert (verdict.level, verdict.proved, verdict.inputs, verdict.failures, verdict.notes) == ("full", True, 4, (), ())
     (output,) = verdict.outputs
     assert output.name == "y"
     assert 0 < output.rel < 1e-6
@@ -103,6 +103,7 @@ def test_a_failure_names_what_was_found_and_what_is_allowed() -> None:
     verdict = verify(relu(), relu(1.5), {"x": np.array([[-1, 2, 4]], np.float32)})
     assert verdict.failures == (
         "output 'y': the largest difference is 2, allowed is 4e-05 (rtol 1e-05 of the output scale 4, atol 1e-08)",
+        "at 'y': the output reads 0.666666667·x + 0 in channel 0",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.certificate.meanings import is_linear
@@ -60,7 +61,7 @@ def same_attributes(one: ir.Node, two: ir.Node) -> bool:
         if a is None or b is None:
             given = a if a is not None else b
             assert given is not None
-            if DEFAULTS.get((one.op_type, name), DEFAULTS.get(("", name))) != _of_attribute(given):
+            if _default(one, name) != _of_attribute(given):
                 return False
             continue
         if a.type is not b.type or (
@@ -70,21 +71,27 @@ def same_attributes(one: ir.Node, two: ir.Node) -> bool:
     return True
 
 
-DEFAULTS: dict[tuple[str, str], object] = {
-    ("", "allowzero"): 0,
-    ("", "auto_pad"): "NOTSET",
-    ("", "ceil_mode"): 0,
-    ("", "keepdims"): 1,
-    ("", "noop_with_empty_axes"): 0,
-    ("", "storage_order"): 0,
-    ("AveragePool", "count_include_pad"): 0,
-    ("Pad", "mode"): "constant",
-}
+def _default(node: ir.Node, name: str) -> object:
+    """What ONNX says an attribute is where a node does not; None where it says nothing."""
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(node.op_type, node.version or 18, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    found = schema.attributes.get(name)
+    if found is None or not found.default_value.name:
+        return None
+    return _of_attribute(ir.serde.deserialize_attribute(found.default_value))
 
 
 def _of_attribute(attribute: ir.Attr) -> object:
     value = attribute.value
-    if attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
+    if attribute.type is ir.AttributeType.FLOAT:
+        return np.float32(value)  # as it is stored in a file
+    if attribute.type is ir.AttributeType.FLOATS:
+        return tuple(np.float32(v) for v in value)
+    if attribute.type in (ir.AttributeType.INTS, ir.AttributeType.STRINGS):
         return tuple(value)
     if attribute.type is ir.AttributeType.TENSOR:
         array = value.numpy()

@@ -95,6 +95,7 @@ class Walk:
         self.fixed.read(after)
         self.forms: dict[ir.Value, Form] = dict(outer or {})
         self._failed: dict[ir.Value, Mismatch] = {}
+        self._doubtful: set[ir.Value] = set()  # what was assumed, and what was made of it
         self._nodes = {node.name: node for node in after if node.name}
         self._values = {v.name: v for node in after for v in node.outputs if v.name}
         self._by_type: dict[str, list[ir.Node]] = {}
@@ -138,7 +139,8 @@ class Walk:
             pair.same(self.unit(self.form(value), other), "the output")
         except Mismatch as mismatch:
             if value not in self._failed:
-                self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs))
+                certain = value not in self._doubtful
+                self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs and certain))
 
     def form(self, value: ir.Value) -> Form:
         """What a value before is.
@@ -153,6 +155,8 @@ class Walk:
 
     def _follow(self, node: ir.Node) -> None:
         """Write the results of an operator in values after."""
+        if not self._doubtful.isdisjoint(v for v in node.inputs if v is not None):
+            self._doubtful.update(node.outputs)
         try:
             if not is_linear(node) or not self._linear(node):
                 self._same_operator(node)
@@ -163,13 +167,16 @@ class Walk:
     def _fail(self, node: ir.Node, mismatch: Mismatch) -> None:
         """Note that an operator was not shown to agree, and go on with what has its results' names after."""
         lost = [v for v in node.inputs if v is not None and v in self._failed]
+        certain = self._doubtful.isdisjoint(node.outputs)
         if not lost:
-            self.findings.problems.append(Problem(self.labels.get(node, node.op_type), str(mismatch), mismatch.differs))
+            name = self.labels.get(node, node.op_type)
+            self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs and certain))
         for value in node.outputs:
             other = self._values.get(value.name or "")
             if other is not None and not mismatch.differs and value.shape is not None:
                 self.forms[value] = Form.of(other, len(value.shape))
                 self.findings.assumed.append(value.name or "")
+                self._doubtful.add(value)
             else:
                 self._failed[value] = mismatch
 
