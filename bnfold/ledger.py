@@ -50,9 +50,16 @@ class Ledger:
     def folded(self, plan: Plan) -> None:
         """Note a plan that was carried out; operators that it made itself are no sites."""
         self.growth += plan.growth
-        self._norms |= {site.name: site for site in plan.sites}
+        self._norms |= {site.name: self._as_first_seen(site) for site in plan.sites}
         known = self.order.keys() - self._norms.keys()  # what a BatchNorm was written as has its name
         self._affines |= {site.name: site for site in plan.affines if site.name in known}
+
+    def _as_first_seen(self, site: Site) -> Site:
+        """A BatchNorm that stays still, with the reason it had when the others were there that stood in its way."""
+        known = self._norms.get(site.name)
+        if known is None or known.reason is None or site.reason is None:
+            return site
+        return replace(site, reason=known.reason)
 
     def same(self, norm: str, other: str) -> None:
         """Note that a BatchNorm that stayed went, because another one does the same."""
