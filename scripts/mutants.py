@@ -53,6 +53,7 @@ AFFINE = ("tests/test_affine.py",)
 BRANCHES = ("tests/test_branches.py",)
 ONNX_BRANCHES = ("tests/frontends/test_onnx_branches.py",)
 OPERATORS = ("tests/frontends/test_law_operators.py",)
+CERTIFICATE = ("tests/certificate/test_certify.py",)
 SHARING = ("tests/frontends/test_onnx_sharing.py",)
 PROTO = ("tests/frontends/test_from_proto.py",)
 FORWARD = ("tests/frontends/test_forward.py",)
@@ -1093,6 +1094,56 @@ MUTANTS: tuple[Mutant, ...] = (
         'if node.op_type == "BatchNormalization" and not_at_inference(node) is not None:',
         'if node.op_type == "BatchNormalization":',
         (*SHARING, "-k", "do_the_same"),
+    ),
+    # certificate/: the proof
+    Mutant(
+        "roundings of a thousand units in the last place allowed",
+        "bnfold/certificate/bounds.py",
+        "return cls(ulps * float(info.eps), ulps * float(info.smallest_subnormal))",
+        "return cls(1e3 * ulps * float(info.eps), ulps * float(info.smallest_subnormal))",
+        (*CERTIFICATE, "-k", "weight_off"),
+    ),
+    Mutant(
+        "a negative scale proved to pass a ReLU",
+        "bnfold/certificate/single.py",
+        "    unit = only(units)\n    for other in units[1:]:\n        pair.same(other)\n    positive_scale(unit)\n    constant",
+        "    unit = only(units)\n    for other in units[1:]:\n        pair.same(other)\n    constant",
+        (*CERTIFICATE, "-k", "negative_scale"),
+    ),
+    Mutant(
+        "a shift proved to pass zero padding",
+        "bnfold/certificate/applied.py",
+        "if not even.all():",
+        "if False:",
+        (*CERTIFICATE, "-k", "zero_padding"),
+    ),
+    Mutant(
+        "epsilon left out of the certificate's BatchNorm",
+        "bnfold/certificate/elementwise.py",
+        "np.sqrt(var.mid + eps)",
+        "np.sqrt(var.mid)",
+        (*CERTIFICATE, "-k", "conv_bn"),
+    ),
+    Mutant(
+        "padding left out of the offsets of taps",
+        "bnfold/certificate/taps.py",
+        "taps.slide.dilations[i] - taps.slide.begin[i]",
+        "taps.slide.dilations[i]",
+        ("tests/certificate/test_taps.py",),
+    ),
+    Mutant(
+        "what is lost taken for known",
+        "bnfold/certificate/bounds.py",
+        "return np.asarray(self.err < UNKNOWN**0.5)",
+        "return np.asarray(self.err < np.inf)",
+        (*CERTIFICATE, "-k", "lost"),
+    ),
+    Mutant(
+        "a weight that no tolerance sees passes",
+        "bnfold/verify.py",
+        "failures = self.failures if tolerant else (*self.failures, *proof.failures)",
+        "failures = self.failures",
+        ("tests/test_proof.py",),
     ),
 )
 

@@ -85,7 +85,7 @@ def unshifted(unit: Unit, fixed: Bound | None, words: str) -> Unit:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = unit.shift.mid / fixed.mid
             doubt = (unit.shift.err + np.abs(ratio) * fixed.err) / np.abs(fixed.mid)
-        free = wrong & (unit.scale.mid == 0) & np.isfinite(ratio)
+        free = wrong & (unit.scale.mid == 0) & np.isfinite(ratio) & unit.shift.known
         if not (wrong & ~free).any():
             other = Bound(np.where(free, ratio, 0.0), np.where(free, doubt, 0.0))
             return Unit(unit.value, unit.scale.where(free, other), zero, unit.dead)

@@ -84,9 +84,14 @@ class Bound:
             err = np.where(low > 0, np.abs(mid) * (self.err / np.where(low > 0, low, 1.0)), np.inf)
         return Bound(mid, err + NOISE * np.abs(mid) * (self.mid != 1))
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Where anything is known of a number."""
+        return np.asarray(self.err < UNKNOWN**0.5)
+
     def holds(self, value: float) -> NDArray[np.bool_]:
         """Where a number lies within the bound."""
-        return np.asarray((np.abs(self.mid - value) <= self.err) & (self.err < UNKNOWN**0.5))
+        return np.asarray((np.abs(self.mid - value) <= self.err) & self.known)
 
     def moved(self, move: Callable[[Array], Array]) -> Bound:
         """The same numbers at other places."""

@@ -108,7 +108,8 @@ def trimmed(values: Iterable[ir.Value | None]) -> list[ir.Value | None]:
 
 
 def same_shape(one: ir.Value, two: ir.Value) -> bool:
-    """Whether two values have equally many axes and no sizes that are known to differ."""
+    """Whether two values have the same shape, every size of which is known or has a name."""
     if one.shape is None or two.shape is None or len(one.shape) != len(two.shape):
         return False
-    return all(a == b for a, b in zip(one.shape, two.shape, strict=True) if isinstance(a, int) and isinstance(b, int))
+    mine, theirs = ([dim if isinstance(dim, int) else dim.value for dim in shape] for shape in (one.shape, two.shape))
+    return mine == theirs and None not in mine

@@ -62,7 +62,7 @@ class Pair:
         fixed = self.fixed(unit.value)
         if fixed is not None:
             alike = np.abs(unit.shift.mid - fixed.mid) <= unit.shift.err + fixed.err
-            wrong = wrong & ~((unit.scale.mid == 0) & alike)
+            wrong = wrong & ~((unit.scale.mid == 0) & alike & unit.shift.known)
         if not wrong.any():
             return
         at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)

@@ -25,6 +25,8 @@ def select(pair: Pair, units: Units) -> list[Unit]:
     constants = []
     for _, unit in chosen:
         scale, shift = (wide(b, rank) for b in (unit.scale, unit.shift))
+        if not shift.known.all():
+            raise Mismatch("a channel that it reads is lost after", differs=True)
         fixed = pair.fixed(unit.value)
         free = np.zeros((1,) * rank, dtype=bool)
         if fixed is not None:

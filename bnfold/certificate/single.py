@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bnfold.certificate.bounds import Array, Bound
+from bnfold.certificate.bounds import UNKNOWN, Array, Bound
 from bnfold.certificate.forms import Mismatch, Unit, plain
 from bnfold.certificate.linear import zero_pads
 from bnfold.certificate.pair import Law, Pair, Units, only, positive_scale, rigid
@@ -20,9 +20,9 @@ def homogeneous(pair: Pair, units: Units) -> list[Unit]:
     for other in units[1:]:
         pair.same(other)
     positive_scale(unit)
-    constant = (unit.scale.mid == 0) & (unit.scale.err == 0)
+    constant = (unit.scale.mid == 0) & (unit.scale.err == 0) & unit.shift.known
     shift, scale = unit.shift, unit.scale
-    wrong = ~unit.shift.holds(0.0) & ~constant
+    wrong = ~unit.shift.holds(0.0) & ~constant & unit.shift.known
     if wrong.any() and unit.dead is not None:
         constant = constant | (wrong & unit.dead.mask)
         wrong = wrong & ~constant
@@ -31,7 +31,8 @@ def homogeneous(pair: Pair, units: Units) -> list[Unit]:
     if wrong.any():
         pair.unshifted(unit)
     through = _through(pair, shift.mid)
-    settled = Bound(np.where(constant, through, 0.0), np.where(constant & (through != 0), shift.err, 0.0))
+    doubt = np.where(constant & (through != 0), shift.err, 0.0)
+    settled = Bound(np.where(constant, through, 0.0), np.where(unit.shift.known, doubt, UNKNOWN))
     return [pair.result(scale, settled)]
 
 

@@ -55,7 +55,7 @@ def unit_in(form: Form, target: Form, value: Hashable, fixed: Fixed, *, losing: 
     low, high = np.minimum(low, high), np.maximum(low, high)
     scale = Bound.between(low, high)
     shift = form.const - target.const * scale
-    untouched = (scale.mid == 1) & (form.const.mid == target.const.mid)
+    untouched = (scale.mid == 1) & (form.const.mid == target.const.mid) & (form.const.err <= 3 * target.const.err)
     shift = shift.where(untouched, Bound(np.zeros((1,) * form.rank), np.minimum(shift.err, target.const.err)))
     if still.any():
         scale, shift = _constants(scale, shift, form.const, target.const, still)

@@ -88,6 +88,7 @@ class Walk:
     ) -> None:
         self.before, self.after, self.labels = before, after, labels
         self.findings, self.ulps = findings, ulps
+        self.is_body = outer is not None
         self.new = Side(ulps)
         self.fixed = Fixed(self.new)
         self.new.fixed = self.fixed.of
@@ -104,16 +105,11 @@ class Walk:
 
     def run(self) -> None:
         """Follow the graphs from the inputs to the outputs."""
-        after = {value.name: value for value in self.after.inputs}
+        named = {value.name: value for value in self.after.inputs}
         for i, value in enumerate(self.before.inputs):
-            other = after.get(value.name)
-            if (
-                other is None
-                and i < len(self.after.inputs)
-                and self.before.name is not None
-                and not after.keys() & {value.name}
-            ):
-                other = self.after.inputs[i]
+            other = named.get(value.name)
+            if self.is_body:  # whose inputs go by their places
+                other = self.after.inputs[i] if i < len(self.after.inputs) else None
             if other is not None:
                 self.forms[value] = Form.of(other, 0 if value.shape is None else len(value.shape))
         wanted = needed(self.before)
@@ -358,7 +354,7 @@ class Walk:
         for i, value in enumerate(mine):
             other = theirs[i] if i < len(theirs) else None
             if value is None or not self.old.is_feature(value):
-                if i not in own and not self._same_constant(node, i, value, other):
+                if i not in own and not self._same_constant(node, candidate, i):
                     raise Mismatch(f"operand {i} is another constant after", differs=value is not None)
                 units.append(None)
                 continue
@@ -374,19 +370,19 @@ class Walk:
                 units.append(self.unit(form, other, losing=True))
         return units
 
-    def _same_constant(self, node: ir.Node, index: int, one: ir.Value | None, two: ir.Value | None) -> bool:
+    def _same_constant(self, node: ir.Node, candidate: ir.Node, index: int) -> bool:
+        """Whether a constant operand says the same."""
+        one, two = (n.inputs[index] if index < len(n.inputs) else None for n in (node, candidate))
         if one is None or two is None:
             return one is two
         a, b = self.old.array(one), self.new.array(two)
         if a is None or b is None:
             return False
-        if node.op_type in ("Reshape", "Expand") and index == 1:  # what counts is the shape that results
-            return True
+        if node.op_type in ("Reshape", "Expand") and index == 1 and same_shape(node.outputs[0], candidate.outputs[0]):
+            return True  # what counts is the shape that results
         return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
     def _pair(self, node: ir.Node, candidate: ir.Node) -> Pair:
-        if node.op_type in ("Reshape", "Expand") and not same_shape(node.outputs[0], candidate.outputs[0]):
-            raise Mismatch("its result has another shape after")
         return Pair(node, candidate, self.old, self.new, self.fixed.of)
 
     def _bodies(self, node: ir.Node, candidate: ir.Node) -> None:

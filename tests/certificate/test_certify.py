@@ -242,3 +242,37 @@ def test_outputs_in_other_places_are_not_proved() -> None:
     other = onnx.ModelProto.FromString(model.SerializeToString())
     model.graph.output[0].name = "a"
     assert not proved(model, other).proved
+
+
+CONSUMERS = {
+    "Relu": [node("Relu", "b", "r"), node("Conv", "r v", "y")],
+    "Sigmoid": [node("Sigmoid", "b", "r"), node("Conv", "r v", "y")],
+    "Max": [node("Max", "b x", "r"), node("Conv", "r v", "y")],
+    "Mul": [node("Mul", "b x", "r"), node("Conv", "r v", "y")],
+    "MaxPool": [node("MaxPool", "b", "r", kernel_shape=[2, 2]), node("Conv", "r v", "y")],
+    "Add": [node("Add", "b x", "r"), node("Conv", "r v", "y")],
+    "Conv": [node("Conv", "b v", "y")],
+    "padded Conv": [node("Conv", "b v", "y", pads=[1, 1, 1, 1])],
+    "Transpose": [node("Transpose", "b", "r", perm=[0, 1, 3, 2]), node("Conv", "r v", "y")],
+    "Concat": [node("Concat", "b x", "r", axis=2), node("Conv", "r v", "y")],
+    "PRelu": [node("PRelu", "b p", "r"), node("Conv", "r v", "y")],
+    "AveragePool": [node("AveragePool", "b", "r", kernel_shape=[2, 2]), node("Conv", "r v", "y")],
+    "GlobalAveragePool": [node("GlobalAveragePool", "b", "r"), node("Conv", "r w", "y")],
+}
+
+
+@pytest.mark.parametrize("kind", CONSUMERS)
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_a_channel_that_is_lost_may_not_be_read(kind: str, bias: float) -> None:
+    """The folded model writes a constant where the original computes something: wrong unless nothing reads it."""
+    same = W[:, :, 1:2, 1:2]
+    lost = same.copy()
+    lost[1] = 0
+    rest = {"v": W[:, :, :1, :1], "w": W[:, :, :1, :1], "p": np.array([0.25])}
+    used = {name for n in CONSUMERS[kind] for name in n.input} & rest.keys()
+    rest = {name: rest[name] for name in used}
+    first = node("Conv", "x c k", "b")
+    before = graph([first, *CONSUMERS[kind]], {"c": same, "k": np.array([0.1, bias, 0.2]), **rest})
+    after = graph([first, *CONSUMERS[kind]], {"c": lost, "k": np.array([0.1, bias, 0.2]), **rest})
+    assert proved(before, before).proved
+    assert not proved(before, after).proved
