@@ -46,6 +46,33 @@ TOLERANCES = {
 }
 
 
+@dataclass(frozen=True)
+class Limits:
+    """From where on a number is worth a warning, and from where on it is too much.
+
+    Attributes:
+        warn: A warning above it.
+        fail: A failure above it.
+    """
+
+    warn: float
+    fail: float
+
+    def level(self, number: float) -> int:
+        """0 within both, 1 above the first, 2 above the second (a NaN is)."""
+        return 0 if number <= self.warn else 1 if number <= self.fail else 2
+
+
+# Distance of the model after from float64, as a part of the output's scale. `yardstick` says how it goes with RATIO.
+DRIFT = {
+    "float64": Limits(1e-13, 1e-11),
+    "float32": Limits(1e-5, 1e-4),
+    "float16": Limits(4e-3, 2e-2),
+    "bfloat16": Limits(3e-2, 1e-1),
+}
+RATIO = Limits(2.0, 4.0)  # the same distance, as a multiple of that of the model before
+
+
 def tolerance_for(dtype: np.dtype[Any], rtol: float | None = None, atol: float | None = None) -> Tolerance:
     """The tolerance for a dtype; integers, booleans and strings must agree exactly.
 

@@ -27,6 +27,7 @@ from bnfold.float64.normalise import NORMALISE
 from bnfold.float64.recurrent import RECURRENT
 from bnfold.float64.reference import by_reference
 from bnfold.float64.resize import RESIZE
+from bnfold.float64.sequences import SEQUENCES
 from bnfold.float64.structure import STRUCTURE
 from bnfold.float64.window import WINDOW
 from bnfold.runners import as_ir
@@ -35,11 +36,13 @@ Watch = Callable[[ir.Node, tuple[Any, ...]], None]
 Values = dict[ir.Value, Any]
 
 OPERATORS: dict[str, Operator] = {
-    **CONSTANTS, **ELEMENTWISE, **NORMALISE, **RECURRENT, **RESIZE, **STRUCTURE, **WINDOW,
+    **CONSTANTS, **ELEMENTWISE, **NORMALISE, **RECURRENT, **RESIZE, **SEQUENCES, **STRUCTURE, **WINDOW,
 }  # fmt: skip
 STANDARD = ("", "ai.onnx")
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-BITS = {"FLOAT": 32, "DOUBLE": 64}
+LOST = {
+    dtype for dtype in ir.DataType if dtype.name.startswith(("FLOAT4", "FLOAT8", "INT4", "UINT4", "INT2", "UINT2"))
+}  # fmt: skip
 
 
 class Evaluator:
@@ -89,12 +92,12 @@ class Evaluator:
         values = dict(self._held)
         for value in self.graph.inputs:
             if value.name in feeds:
-                values[value] = widened(np.asarray(feeds[value.name]))
+                values[value] = _fed(feeds[value.name])
             elif value not in values:
                 raise UsageError(f"input {value.name!r} of {self._label} is missing", "Pass it by its name.")
         for name in feeds:
             if name in self.graph.initializers:
-                values[self.graph.initializers[name]] = widened(np.asarray(feeds[name]))
+                values[self.graph.initializers[name]] = _fed(feeds[name])
         with torch.no_grad():
             results = self._graph(self.graph, values, watch)
         named: dict[str, NDArray[Any]] = {}
@@ -114,11 +117,16 @@ class Evaluator:
         Raises:
             UnsupportedError: It has no meaning here, or does not take these operands.
         """
-        opset = node.version or self._opsets.get(node.domain, 1)
+        opset = self.opset(node)
         if node.op_type in RANDOM:
             raise UnsupportedError(
                 f"{_named(node)} of {self._label} draws random numbers, so that no two runs agree",
                 "Replace it by an input of the model.",
+            )
+        if node.op_type in ("CastLike", "QuantizeLinear") and any(v is not None and v.dtype in LOST for v in node.inputs):
+            raise UnsupportedError(
+                f"{_named(node)} of {self._label} rounds to numbers of less than a byte or to float8",
+                "Verify the model before it is quantised.",
             )
         if node.domain in STANDARD and node.op_type in OPERATORS:
             attrs = {a.name: a.value for a in node.attributes.values() if a.type is not ir.AttributeType.GRAPH}
@@ -135,6 +143,10 @@ class Evaluator:
                 f"{_named(node)} of {self._label} does not run in float64: {said}",
                 "Check the model with another runtime, or verify with --verify quick.",
             ) from error
+
+    def opset(self, node: ir.Node) -> int:
+        """The version of the operators that a node belongs to."""
+        return node.version or self._opsets.get(node.domain, 1)
 
     def _graph(self, graph: ir.Graph, values: Values, watch: Watch | None = None) -> list[Any]:
         dying = self._dying[graph]
@@ -180,6 +192,10 @@ def _scan(run: Evaluator, node: ir.Node, operands: list[Any], values: Values) ->
     def given(name: str, count: int) -> list[int]:
         return list(node.attributes[name].value) if name in node.attributes else [0] * count
 
+    if run.opset(node) < 9:
+        raise UnsupportedError(
+            f"{_named(node)} is a Scan of opset 8, which has a batch", "Convert the model to a newer opset."
+        )
     sources = int(node.attributes["num_scan_inputs"].value)
     count = len(operands) - sources
     state, inputs = operands[:count], operands[count:]
@@ -226,6 +242,10 @@ def _read(node: ir.Node) -> Iterator[ir.Value]:
             yield from graph.outputs
             for inner in graph:
                 yield from _read(inner)
+
+
+def _fed(value: Any) -> Any:
+    return [_fed(item) for item in value] if isinstance(value, list) else widened(np.asarray(value))
 
 
 def _wide(value: Any) -> Any:

@@ -80,8 +80,8 @@ def _coordinates(call: Call, size: int, new: int, scale: float, window: tuple[fl
     if mode == "pytorch_half_pixel" and new <= 1:
         return x * 0
     if mode == "half_pixel_symmetric":
-        adjusted = new / (scale * size)
-        return centred + size / 2 * (1 - adjusted)
+        adjusted = kind(new) / (by * kind(size))
+        return np.asarray(centred + kind(size / 2) * (1 - adjusted))
     return centred
 
 
@@ -109,7 +109,7 @@ def _weights(call: Call, where: Coordinates, size: int, scale: float, *, cubic: 
     shrink = min(scale, 1.0) if call.get("antialias", 0) else 1.0
     radius = (2.0 if cubic else 1.0) / shrink
     matrix = np.zeros((len(where), size))
-    exclude = bool(call.get("exclude_outside", 0)) or shrink < 1.0
+    exclude = bool(call.get("exclude_outside", 0))
     for row, at in enumerate(where):
         places = np.arange(math.floor(at - radius) + 1, math.ceil(at + radius) + (at == math.floor(at)))
         distance = np.abs(places - at) * shrink

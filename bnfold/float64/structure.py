@@ -191,7 +191,8 @@ def _depth_to_space(call: Call, x: Tensor) -> Tensor:
 def _space_to_depth(call: Call, x: Tensor) -> Tensor:
     block = call.get("blocksize")
     n, c, h, w = x.shape
-    parts = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 1, 3, 5, 2, 4) if call.get("mode", "DCR") == "CRD" else (0, 3, 5, 1, 2, 4)
+    parts = x.reshape(n, c, h // block, block, w // block, block).permute(order)
     return parts.reshape(n, c * block**2, h // block, w // block)
 
 
@@ -244,6 +245,7 @@ STRUCTURE: dict[str, Operator] = {
     "NonZero": lambda call, x: torch.nonzero(x).T,
     "Pad": _pad,
     "Reshape": _reshape,
+    "Scatter": _scatter_elements,
     "ScatterElements": _scatter_elements,
     "ScatterND": _scatter_nd,
     "Shape": _shape,
