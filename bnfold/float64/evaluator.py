@@ -144,6 +144,10 @@ class Evaluator:
                 "Check the model with another runtime, or verify with --verify quick.",
             ) from error
 
+    def constant(self, value: ir.Value) -> Any:
+        """What an initializer holds."""
+        return self._held[value]
+
     def opset(self, node: ir.Node) -> int:
         """The version of the operators that a node belongs to."""
         return node.version or self._opsets.get(node.domain, 1)
@@ -245,6 +249,8 @@ def _read(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _fed(value: Any) -> Any:
+    if value is None:  # an optional that is not there
+        return None
     return [_fed(item) for item in value] if isinstance(value, list) else widened(np.asarray(value))
 
 

@@ -1,4 +1,4 @@
-"""Sequences: lists of tensors."""
+"""Sequences, which are lists of tensors, and optionals, which are there or None."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def _divide(call: Call, x: Tensor, sizes: Tensor | None = None) -> Items:
 
 SEQUENCES: dict[str, Operator] = {
     "ConcatFromSequence": _join,
+    "Optional": lambda call, x=None: x,
+    "OptionalGetElement": lambda call, x: x,
+    "OptionalHasElement": lambda call, x=None: torch.tensor(x is not None),
     "SequenceAt": lambda call, items, at: items[int(at)],
     "SequenceConstruct": lambda call, *items: list(items),
     "SequenceEmpty": lambda call: [],
