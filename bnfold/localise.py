@@ -91,7 +91,7 @@ def localise(before: object, after: object, feeds: Mapping[str, Array]) -> tuple
     meant: dict[str, Array] = {}
 
     def keep(node: Any, results: tuple[Any, ...]) -> None:
-        meant.update({name: array for name, array in _arrays(node, results) if name in wanted})
+        meant.update(item for item in _arrays(node, results) if item[0] in wanted)
 
     first.run(feeds, keep)
     earlier = _float_values(before, feeds, "the model before")
@@ -108,8 +108,10 @@ def localise(before: object, after: object, feeds: Mapping[str, Array]) -> tuple
                     continue
                 state, gap = _relation(want, array, _agreement(single[name]))
                 local = None if _has_body(node) else _local(second, node, name, single, exact, feeds)
-                errors = (_apart(want, single[name]), _apart(want, earlier[origin])) if state == "same" else (None, None)
-                rows.append(SiteError(site, _label(node), node.op_type, name, state, gap, *errors, local))
+                after_error = _apart(want, single[name]) if state == "same" else None
+                before_error = _apart(want, earlier[origin]) if state == "same" else None
+                row = SiteError(site, _label(node), node.op_type, name, state, gap, after_error, before_error, local)
+                rows.append(row)
 
     second.run(feeds, compare)
     if not rows:
@@ -167,7 +169,11 @@ def _arrays(node: Any, results: tuple[Any, ...]) -> Iterator[tuple[str, Array]]:
 
 def _float_values(model: object, feeds: Mapping[str, Array], label: str) -> dict[str, Array]:
     """Every float that a model computes in its main graph, as onnxruntime computes it without optimisations."""
+    from onnx_ir.passes.common import ShapeInferencePass
+
     opened = as_ir(model).clone()
+    if any(value.dtype is None for node in opened.graph for value in node.outputs):
+        ShapeInferencePass()(opened)  # in place: an output must have a type
     known = {value.name for value in opened.graph.outputs}
     for node in opened.graph:
         for value in node.outputs:

@@ -19,7 +19,7 @@ NaN or an infinity on one side only always fails; what is so on both sides, at t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,62 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.compare import DRIFT, RATIO, difference
-from bnfold.runners import Declared, Runner
+from bnfold.float64.runner import Float64Runner
+from bnfold.runners import Runner
 from bnfold.subjects import OnnxSubject, Subject, open_subjects
 
 Outputs = Mapping[str, NDArray[Any]]
 LEVELS = ("pass", "warn", "fail")
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-
-
-class Float64Runner:
-    """An ONNX model run in float64: a `Runner` like the others, whose outputs are float64.
-
-    Args:
-        model: An `onnx_ir.Model`, ModelProto or path; it is not changed.
-        label: What messages call it.
-
-    Raises:
-        UnsupportedError: It is no ONNX model.
-    """
-
-    name = "float64"
-
-    def __init__(self, model: object, label: str = "the model") -> None:
-        from bnfold.float64.evaluator import Evaluator
-
-        self._evaluator = Evaluator(model, label)
-        self.notes: tuple[str, ...] = self._evaluator.notes
-        graph = self._evaluator.graph
-        self.inputs: Declared = {
-            value.name or "": _declared(value) for value in graph.inputs if value.name not in graph.initializers
-        }
-        self.outputs: Declared = {value.name or "": _declared(value) for value in graph.outputs}
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The inputs that must be fed."""
-        return tuple(self.inputs)
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One inference; the outputs by name, floats as float64.
-
-        Raises:
-            UsageError: An input is missing.
-            UnsupportedError: An operator has no float64 meaning here.
-        """
-        return self._evaluator.run(feeds)
-
-    def prepared(self, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], Any]:
-        """A function that does one inference."""
-        return lambda: self.run(feeds)
-
-
-def _declared(value: Any) -> tuple[str, tuple[int | None, ...] | None]:
-    """Type and dimensions as onnxruntime says them."""
-    kind = "" if value.dtype is None else value.dtype.name.lower()
-    dims = None if value.shape is None else tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-    return f"tensor({kind})", dims
 
 
 def float64_runner(subject: Subject) -> Runner:
@@ -183,22 +134,20 @@ class OutputError:
         """The judgement in words, empty where there is nothing to say."""
         if self.problem:
             return f"output {self.name!r}: {self.problem}"
-        numbers = (
-            f"{self.error_after:.2g} of its scale from float64, {self.ratio:.3g} times the {self.error_before:.2g} before"
-        )
+        numbers = f"{self.error_after:.2g} of its scale from float64, {self.ratio:.3g} times the {self.error_before:.2g} before"
         drift = DRIFT.get(self.dtype)
         if self.level != "pass" and drift is not None:
             far, many = (drift.fail, RATIO.fail) if self.level == "fail" else (drift.warn, RATIO.warn)
-            return f"output {self.name!r} is {numbers}; above {far:g} and {many:g} times together it {_verb(self.level)}"
+            return (
+                f"output {self.name!r} is {numbers}; above {far:g} and {many:g} times together it {_verb(self.level)}"
+            )
         if drift is not None and drift.level(self.error_after):
             return f"output {self.name!r} is {numbers}: the model magnifies rounding, the fold does not add to it"
         if self.non_finite:
-            return f"output {self.name!r}: {self.non_finite} values are NaN or infinite in both models, and not compared"
+            return (
+                f"output {self.name!r}: {self.non_finite} values are NaN or infinite in both models, and not compared"
+            )
         return ""
-
-
-def _verb(level: str) -> str:
-    return "fails" if level == "fail" else "is worth a warning"
 
 
 def errors(reference: Outputs, before: Outputs, after: Outputs) -> tuple[OutputError, ...]:

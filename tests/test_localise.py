@@ -14,6 +14,7 @@ from torch import nn
 import bnfold
 from bnfold.errors import UsageError
 from bnfold.localise import SiteError, localise
+from bnfold.quiet import quiet
 
 X = np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32)
 
@@ -37,8 +38,9 @@ class Stack(nn.Module):
 @pytest.fixture(scope="module")
 def models() -> tuple[onnx.ModelProto, onnx.ModelProto]:
     torch.manual_seed(0)
-    module = drawn(Stack())
-    program = torch.onnx.export(module, (torch.tensor(X),), dynamo=True, optimize=False, verbose=False)
+    module = drawn(Stack()).eval()
+    with quiet():
+        program = torch.onnx.export(module, (torch.tensor(X),), dynamo=True, optimize=False, verbose=False)
     before = program.model_proto
     return before, bnfold.fold(before).model
 

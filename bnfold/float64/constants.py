@@ -12,7 +12,12 @@ from bnfold.float64.call import Call, Elsewhere, Operator, numbers, widened
 
 
 def _constant(call: Call) -> Any:
-    for name, kind in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", None), ("value_floats", None)):
+    for name, kind in (
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+        ("value_float", None),
+        ("value_floats", None),
+    ):
         if name in call.attrs:
             return widened(np.asarray(call.get(name), dtype=kind or np.float64))
     for name in ("value_string", "value_strings"):

@@ -60,7 +60,9 @@ def _gelu(call: Call, x: Tensor) -> Tensor:
 
 
 def _hard_sigmoid(call: Call, x: Tensor) -> Tensor:
-    return (call.get("alpha", _single(0.2)) * x + call.get("beta", 0.5)).clamp(0, 1)
+    slope: float = call.get("alpha", _single(0.2))
+    offset: float = call.get("beta", 0.5)
+    return (slope * x + offset).clamp(0, 1)
 
 
 def _single(value: float) -> float:
@@ -73,12 +75,13 @@ def _elu(call: Call, x: Tensor) -> Tensor:
 
 
 def _selu(call: Call, x: Tensor) -> Tensor:
-    alpha, gamma = call.get("alpha", SELU[0]), call.get("gamma", SELU[1])
+    alpha: float = call.get("alpha", SELU[0])
+    gamma: float = call.get("gamma", SELU[1])
     return gamma * torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
 
 
 def _celu(call: Call, x: Tensor) -> Tensor:
-    alpha = call.get("alpha", 1.0)
+    alpha: float = call.get("alpha", 1.0)
     return x.clamp(min=0) + alpha * torch.expm1(x.clamp(max=0) / alpha)
 
 
@@ -137,7 +140,7 @@ def _arg(function: Callable[..., Tensor]) -> Operator:
     def run(call: Call, x: Tensor) -> Tensor:
         axis = call.get("axis", 0) % x.ndim
         if call.get("select_last_index", 0):
-            return x.shape[axis] - 1 - function(x.flip(axis), axis, bool(call.get("keepdims", 1)))
+            return torch.rsub(function(x.flip(axis), axis, bool(call.get("keepdims", 1))), x.shape[axis] - 1)
         return function(x, axis, bool(call.get("keepdims", 1)))
 
     return run
@@ -147,7 +150,7 @@ def _unary(function: Callable[[Tensor], Any]) -> Operator:
     return lambda call, x: function(x)
 
 
-UNARY = {
+UNARY: dict[str, Callable[[Tensor], Any]] = {
     "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh,
     "Atan": torch.atan, "Atanh": torch.atanh, "BitwiseNot": torch.bitwise_not, "Ceil": torch.ceil, "Cos": torch.cos,
     "Cosh": torch.cosh, "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor, "HardSwish": F.hardswish,
@@ -158,7 +161,7 @@ UNARY = {
     "Sqrt": torch.sqrt, "Tan": torch.tan, "Tanh": torch.tanh,
 }  # fmt: skip
 
-BINARY = {
+BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add, "And": torch.logical_and, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor, "Div": _div, "Equal": torch.eq, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
     "Less": torch.lt, "LessOrEqual": torch.le, "Mul": torch.mul, "Or": torch.logical_or, "Sub": torch.sub,

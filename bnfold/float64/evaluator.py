@@ -1,7 +1,7 @@
 """Runs an ONNX model in float64: what it means before anything is rounded.
 
-Every tensor of floats is held as float64, whatever the model says: weights are widened exactly, and a Cast to a narrower
-float does nothing. Integers and booleans are as they are. Operators run in PyTorch, or else in `onnx.reference`.
+Every tensor of floats is held as float64, whatever the model says: weights are widened exactly, and a Cast to a
+narrower float does nothing. Integers and booleans are as they are. Operators run in PyTorch, or else in `onnx.reference`.
 A value is freed after its last reader.
 
 Reason: onnxruntime has no float64 convolution on CPUs, and `onnx.reference` needs minutes for what takes seconds here.
@@ -92,7 +92,7 @@ class Evaluator:
         values = dict(self._held)
         for value in self.graph.inputs:
             if value.name in feeds:
-                values[value] = _fed(feeds[value.name])
+                values[value] = _fed(feeds[value.name or ""])
             elif value not in values:
                 raise UsageError(f"input {value.name!r} of {self._label} is missing", "Pass it by its name.")
         for name in feeds:
@@ -123,7 +123,9 @@ class Evaluator:
                 f"{_named(node)} of {self._label} draws random numbers, so that no two runs agree",
                 "Replace it by an input of the model.",
             )
-        if node.op_type in ("CastLike", "QuantizeLinear") and any(v is not None and v.dtype in LOST for v in node.inputs):
+        if node.op_type in ("CastLike", "QuantizeLinear") and any(
+            v is not None and v.dtype in LOST for v in node.inputs
+        ):
             raise UnsupportedError(
                 f"{_named(node)} of {self._label} rounds to numbers of less than a byte or to float8",
                 "Verify the model before it is quantised.",

@@ -18,12 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnfold.errors import UnsupportedError
 from bnfold.networks import Network
+from bnfold.quiet import quiet
 from bnfold.torchrunner import TorchRunner
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
-class InFloat64(TorchDispatchMode):
+class InFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is active, no operator makes or reads floats narrower than float64."""
 
     def __torch_dispatch__(
@@ -50,7 +51,8 @@ class Float64TorchRunner(TorchRunner):
 
     def __init__(self, network: Network, label: str = "the model") -> None:
         try:
-            wide = copy.deepcopy(network.module).double()
+            with quiet():
+                wide = copy.deepcopy(network.module).double()
         except Exception as error:  # what copying somebody's class raises is not known
             said = " ".join(str(error).split())[:200]
             raise UnsupportedError(
@@ -64,7 +66,7 @@ class Float64TorchRunner(TorchRunner):
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            with torch.inference_mode(False), InFloat64():
+            with torch.inference_mode(False), InFloat64():  # type: ignore[no-untyped-call]
                 return super().run(feeds)
         finally:
             torch.set_default_dtype(before)

@@ -72,7 +72,7 @@ def lrn(call: Call, x: Tensor) -> Tensor:
     around = F.pad(squares, (0, 0, (size - 1) // 2, size - 1 - (size - 1) // 2))
     total = around.unfold(2, size, 1).sum(-1).reshape(x.shape)
     alpha, beta, bias = call.get("alpha", _single(1e-4)), call.get("beta", 0.75), call.get("bias", 1.0)
-    return x / (bias + alpha / size * total) ** beta
+    return x / torch.pow(bias + alpha / size * total, beta)
 
 
 def _standardised(x: Tensor, axes: tuple[int, ...], epsilon: float, *, outside: bool = False) -> Tensor:

@@ -66,9 +66,9 @@ class _Cell:
         f, g = self.functions
         [h] = state
         hidden = h.shape[-1]
-        xz, xr, xh = x.split(hidden, -1)
-        rz, rr, rh = self.r.split(hidden, 0)
-        bz, br, bh = self.b[1].split(hidden, -1)
+        xz, xr, xh = torch.split(x, hidden, -1)
+        rz, rr, rh = torch.split(self.r, hidden, 0)
+        bz, br, bh = torch.split(self.b[1], hidden, -1)
         z = f(self._bounded(xz + h @ rz.T + bz))
         r = f(self._bounded(xr + h @ rr.T + br))
         inner = r * (h @ rh.T + bh) if self.reset_after else (r * h) @ rh.T + bh
@@ -77,7 +77,7 @@ class _Cell:
     def _lstm(self, x: Tensor, state: State) -> State:
         f, g, h_of = self.functions
         h, c = state
-        i, o, forget, candidate = (x + h @ self.r.T + self.b[1]).split(h.shape[-1], -1)
+        i, o, forget, candidate = torch.split(x + h @ self.r.T + self.b[1], h.shape[-1], -1)
         keep = f(self._bounded(forget + self.p[2] * c))
         new = keep * c + f(self._bounded(i + self.p[0] * c)) * g(self._bounded(candidate))
         return f(self._bounded(o + self.p[1] * new)) * h_of(new), new

@@ -68,7 +68,7 @@ def _coordinates(call: Call, size: int, new: int, scale: float, window: tuple[fl
     kind: Any = np.float32 if call.get("mode", "nearest") == "nearest" else np.float64
     x, by = np.arange(new, dtype=kind), kind(scale)
     if mode == "asymmetric":
-        return x / by
+        return np.asarray(x / by)
     if mode == "align_corners":
         return x * kind(size - 1) / kind(new - 1) if new > 1 else x * 0
     if mode == "tf_crop_and_resize":
@@ -82,7 +82,7 @@ def _coordinates(call: Call, size: int, new: int, scale: float, window: tuple[fl
     if mode == "half_pixel_symmetric":
         adjusted = kind(new) / (by * kind(size))
         return np.asarray(centred + kind(size / 2) * (1 - adjusted))
-    return centred
+    return np.asarray(centred)
 
 
 def _along(call: Call, x: Tensor, axis: int, where: Coordinates, scale: float) -> Tensor:

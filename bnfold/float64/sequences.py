@@ -29,9 +29,9 @@ def _join(call: Call, items: Items) -> Tensor:
 def _divide(call: Call, x: Tensor, sizes: Tensor | None = None) -> Items:
     axis = call.get("axis", 0)
     if sizes is None:
-        parts = list(x.split(1, axis))
+        parts = list(torch.split(x, 1, axis))
         return parts if call.get("keepdims", 1) else [part.squeeze(axis) for part in parts]
-    return list(x.split(numbers(sizes) if sizes.ndim else int(sizes), axis))
+    return list(torch.split(x, numbers(sizes) if sizes.ndim else int(sizes), axis))
 
 
 SEQUENCES: dict[str, Operator] = {

@@ -66,7 +66,7 @@ def _transpose(call: Call, x: Tensor) -> Tensor:
 
 
 def _expand(call: Call, x: Tensor, shape: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(shape))))
+    return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(numbers(shape))))
 
 
 def _tile(call: Call, x: Tensor, repeats: Tensor) -> Tensor:
@@ -257,6 +257,8 @@ STRUCTURE: dict[str, Operator] = {
     "Tile": _tile,
     "TopK": _topk,
     "Transpose": _transpose,
-    "Trilu": lambda call, x, k=None: (torch.triu if call.get("upper", 1) else torch.tril)(x, 0 if k is None else int(k)),
+    "Trilu": lambda call, x, k=None: (torch.triu if call.get("upper", 1) else torch.tril)(
+        x, 0 if k is None else int(k)
+    ),
     "Unsqueeze": _unsqueeze,
 }

@@ -123,7 +123,7 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
 def lp_pool(call: Call, x: Tensor) -> Tensor:
     """LpPool."""
     p = call.get("p", 2)
-    return _windows(call, x.abs() ** p, 0.0)[0].sum(_kernel_axes(x.ndim - 2)) ** (1.0 / p)
+    return torch.pow(_windows(call, x.abs() ** p, 0.0)[0].sum(_kernel_axes(x.ndim - 2)), 1.0 / p)
 
 
 def _everywhere(x: Tensor) -> tuple[int, ...]:
