@@ -100,7 +100,7 @@ def localise(before: object, after: object, feeds: Mapping[str, Array]) -> tuple
     rows: list[SiteError] = []
 
     def compare(node: Any, results: tuple[Any, ...]) -> None:
-        exact.update({value: result for value, result in zip(node.outputs, results, strict=False)})
+        exact.update(zip(node.outputs, results, strict=False))
         for name, array in _arrays(node, results):
             for origin, site in pairs.get(name, ()):
                 want = meant.get(origin)

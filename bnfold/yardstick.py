@@ -134,13 +134,14 @@ class OutputError:
         """The judgement in words, empty where there is nothing to say."""
         if self.problem:
             return f"output {self.name!r}: {self.problem}"
-        numbers = f"{self.error_after:.2g} of its scale from float64, {self.ratio:.3g} times the {self.error_before:.2g} before"
+        times = f"{self.ratio:.3g} times {self.error_before:.2g} before"
+        numbers = f"{self.error_after:.2g} of its scale from float64, {times}"
         drift = DRIFT.get(self.dtype)
         if self.level != "pass" and drift is not None:
-            far, many = (drift.fail, RATIO.fail) if self.level == "fail" else (drift.warn, RATIO.warn)
-            return (
-                f"output {self.name!r} is {numbers}; above {far:g} and {many:g} times together it {_verb(self.level)}"
-            )
+            failed = self.level == "fail"
+            far, many = (drift.fail, RATIO.fail) if failed else (drift.warn, RATIO.warn)
+            verb = "fails" if failed else "is worth a warning"
+            return f"output {self.name!r} is {numbers}; above {far:g} and {many:g} times together it {verb}"
         if drift is not None and drift.level(self.error_after):
             return f"output {self.name!r} is {numbers}: the model magnifies rounding, the fold does not add to it"
         if self.non_finite:

@@ -1144,6 +1144,48 @@ MUTANTS: tuple[Mutant, ...] = (
         "failures = self.failures if tolerant else (*self.failures, *proof.failures)",
         "failures = self.failures",
         ("tests/test_proof.py",),
+    # float64: the evaluator, the yardstick, where an error comes from
+    Mutant(
+        "drift alone fails",
+        "bnfold/yardstick.py",
+        "min(drift.level(self.error_after), RATIO.level(self.ratio))",
+        "drift.level(self.error_after)",
+        ("tests/test_yardstick.py",),
+    ),
+    Mutant(
+        "the ratio of the wrong way round",
+        "bnfold/yardstick.py",
+        "max(self.error_after, unit) / max(self.error_before, unit)",
+        "max(self.error_before, unit) / max(self.error_after, unit)",
+        ("tests/test_yardstick.py",),
+    ),
+    Mutant(
+        "what rounding up adds counts",
+        "bnfold/float64/window.py",
+        "[0] * rank + added, value)",
+        "[0] * rank + added, fill)",
+        ("tests/float64/test_evaluator.py",),
+    ),
+    Mutant(
+        "values are never freed",
+        "bnfold/float64/evaluator.py",
+        "values.pop(value, None)",
+        "values.get(value)",
+        ("tests/float64/test_evaluator.py",),
+    ),
+    Mutant(
+        "float32 in the code of a network stays",
+        "bnfold/float64/networks.py",
+        "return torch.float64 if value in NARROW else value",
+        "return value",
+        ("tests/float64/test_networks.py",),
+    ),
+    Mutant(
+        "a vanished BatchNorm goes with what went into it",
+        "bnfold/localise.py",
+        "return below.name, value.name",
+        "return below.name, below.name",
+        ("tests/test_localise.py",),
     ),
 )
 

@@ -1,8 +1,8 @@
 """Runs an ONNX model in float64: what it means before anything is rounded.
 
 Every tensor of floats is held as float64, whatever the model says: weights are widened exactly, and a Cast to a
-narrower float does nothing. Integers and booleans are as they are. Operators run in PyTorch, or else in `onnx.reference`.
-A value is freed after its last reader.
+narrower float does nothing. Integers and booleans are as they are. Operators run in PyTorch, or else in
+`onnx.reference`. A value is freed after its last reader.
 
 Reason: onnxruntime has no float64 convolution on CPUs, and `onnx.reference` needs minutes for what takes seconds here.
 """
