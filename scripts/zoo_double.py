@@ -1,24 +1,21 @@
 """Whether a fold is the same function, seen without rounding: the network and its fold, both in float64.
 
 What separates two float32 models of one network is rounding, and a network may magnify that until little is left to
-see. So the network is made float64, folded as such, and both are run in float64: by onnx's reference implementation,
-with torch for the operators that take long there. onnxruntime has no float64 convolution on CPUs.
+see. So the network is made float64, folded as such, and both are run in float64 by bnfold's evaluator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from bnfold.compare import difference
+from bnfold.float64.evaluator import Evaluator
 
 Array = NDArray[Any]
 SINGLE, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
@@ -51,13 +48,20 @@ def exactness(raw: bytes, feeds: Mapping[str, Array]) -> Exactness:
     before = in_float64(onnx.load_from_string(raw))
     after: onnx.ModelProto = bnfold.fold(before).model
     wide = {name: value.astype(np.float64) if value.dtype == np.float32 else value for name, value in feeds.items()}
-    outputs, logits = [value.name for value in before.graph.output], _read_by_softmax(before)
-    one = ReferenceEvaluator(before, new_ops=FASTER).run([*outputs, *logits], wide)
-    other = ReferenceEvaluator(after, new_ops=FASTER).run(outputs, wide)
-    found = [difference(a, b).rel for a, b in zip(one, other, strict=False)]
+    logits, largest = set(_read_by_softmax(before)), [0.0]
+
+    def look(node: Any, results: tuple[Any, ...]) -> None:
+        largest.extend(
+            float(result.abs().max())
+            for value, result in zip(node.outputs, results, strict=False)
+            if value.name in logits
+        )
+
+    one, other = Evaluator(before).run(wide, look), Evaluator(after).run(wide)
+    found = [difference(value, other[name]).rel for name, value in one.items()]
     rel = float("nan") if None in found else max(rel for rel in found if rel is not None)
     left = sum(node.op_type == "BatchNormalization" for node in after.graph.node)
-    return Exactness(rel, left, max([float(np.abs(x).max()) for x in one[len(outputs) :]], default=0.0))
+    return Exactness(rel, left, max(largest))
 
 
 def _read_by_softmax(model: onnx.ModelProto) -> list[str]:
@@ -94,45 +98,3 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
 def _widen(tensor: onnx.TensorProto) -> None:
     if tensor.data_type == SINGLE:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
-
-
-def _padded(x: Array, pads: Sequence[int], value: float) -> torch.Tensor:
-    """The input with what an operator pads it with, last axis first as torch wants it."""
-    half = len(pads) // 2
-    flat = [size for axis in reversed(range(half)) for size in (pads[axis], pads[axis + half])]
-    return torch.nn.functional.pad(torch.tensor(x), flat, value=value)
-
-
-class Conv(OpRun):
-    """By torch."""
-
-    def _run(
-        self,
-        x: Array,
-        weight: Array,
-        bias: Array | None = None,
-        *,
-        auto_pad: str | None = None,
-        dilations: Sequence[int] | None = None,
-        group: int = 1,
-        kernel_shape: Sequence[int] | None = None,
-        pads: Sequence[int] | None = None,
-        strides: Sequence[int] | None = None,
-    ) -> tuple[Array]:
-        assert auto_pad in (None, "NOTSET"), auto_pad
-        rank = x.ndim - 2
-        run: Any = getattr(torch.nn.functional, f"conv{rank}d")
-        padded = _padded(x, pads or [0] * 2 * rank, 0.0)
-        one = [1] * rank
-        kernel, shift = torch.tensor(weight), None if bias is None else torch.tensor(bias)
-        return (run(padded, kernel, shift, strides or one, 0, dilations or one, group).numpy(),)
-
-
-class Gelu(OpRun):
-    """By torch."""
-
-    def _run(self, x: Array, *, approximate: str = "none") -> tuple[Array]:
-        return (torch.nn.functional.gelu(torch.tensor(x), approximate=approximate).numpy(),)
-
-
-FASTER = [Conv, Gelu]

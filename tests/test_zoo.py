@@ -203,7 +203,7 @@ def test_a_model_is_made_float64_as_a_whole_and_agrees_with_its_fold() -> None:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     [expected] = session.run(None, feeds)
     doubled = {"x": feeds["x"].astype(np.float64)}
-    [value] = ReferenceEvaluator(wide, new_ops=zoo_double.FASTER).run(None, doubled)
+    [value] = ReferenceEvaluator(wide).run(None, doubled)
     assert value.dtype == np.float64
     np.testing.assert_allclose(value, expected, rtol=0, atol=1e-6)
 
