@@ -175,6 +175,7 @@ def test_transposed_convolutions(attrs: dict[str, Any]) -> None:
         {"kernel_shape": [2, 2], "dilations": [2, 2]},
         {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
         {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": 1, "ceil_mode": 1},
     ],
     ids=str,
 )
