@@ -27,6 +27,11 @@ class Proof:
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def proved(self) -> bool:
+        """Whether it shows that both are the same function."""
+        return self.certificate is not None and self.certificate.proved
+
 
 def prove(before: Subject, after: Subject) -> Proof:
     """The certificate of two models, whoever made the second."""

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.compare import EXACT, Difference, check_tolerance, difference, tolerance_for
+from bnfold.compare import EXACT, RATIO, Difference, check_tolerance, difference, tolerance_for
 from bnfold.errors import BnfoldError, UnsupportedError
 from bnfold.feeds import InputSpec, make_feeds
 from bnfold.pairing import Renamed, go_by_place, paired
 from bnfold.proof import Proof, prove
 from bnfold.runners import Runner
 from bnfold.subjects import Subject, given_feeds, open_subjects
+from bnfold.yardstick import OutputError, errors, float64_runner, worst_errors
 
 if TYPE_CHECKING:
     from bnfold.certificate import Certificate
@@ -188,10 +189,14 @@ def verify(
         if failures:
             return _failed(*failures)
         trials = _trials(first, inputs, seed, specs, drawn)
-        verdict = _run(runner, other, trials, rtol, atol, progress, by_place=by_place)
-        if level != "full":
-            return verdict
-        return verdict.with_proof(prove(first, second), tolerant=rtol is not None or atol is not None)
+        tolerant = rtol is not None or atol is not None
+        proof = prove(first, second) if level == "full" else None
+        exact = float64_runner(first) if level == "full" else None
+        compared = _compared(runner, other, trials, progress, exact, by_place=by_place)
+        if isinstance(compared, Verdict):
+            return compared if proof is None else compared.with_proof(proof, tolerant=tolerant)
+        verdict = _judged(compared, rtol, atol, proved=proof is not None and proof.proved)
+        return verdict if proof is None else verdict.with_proof(proof, tolerant=tolerant)
 
 
 def interface_differences(before: Runner, after: Runner) -> tuple[str, ...]:
@@ -254,18 +259,39 @@ def _trials(
     return [lambda batch=batch, offset=offset: draw(batch, offset) for batch, offset in plan]  # type: ignore[misc]
 
 
-def _run(
+@dataclass(frozen=True)
+class Compared:
+    """What both models gave.
+
+    Attributes:
+        inputs: Number of inputs both ran on.
+        differences: How far apart they are, by output.
+        dtypes: Of the outputs.
+        errors: How far both are from float64, by output; empty where that was not run.
+        notes: What to know besides.
+    """
+
+    inputs: int
+    differences: dict[str, Difference]
+    dtypes: dict[str, np.dtype[Any]]
+    errors: dict[str, OutputError]
+    notes: tuple[str, ...]
+
+
+def _compared(
     before: Runner,
     after: Runner,
     trials: Sequence[Callable[[], Feeds]],
-    rtol: float | None,
-    atol: float | None,
     progress: Callable[[float], None] | None,
+    exact: Runner | None,
     *,
     by_place: bool,
-) -> Verdict:
+) -> Compared | Verdict:
+    """Both models on every input; a verdict where one of them cannot be run."""
     differences: dict[str, Difference] = {}
     dtypes: dict[str, np.dtype[Any]] = {}
+    measured: list[tuple[OutputError, ...]] = []
+    notes: list[str] = []
     tried = 0
     refused = ""
     for feeds in _reported(trials, progress):
@@ -284,31 +310,57 @@ def _run(
             got = {ours: got[theirs] for ours, theirs in zip(expected, paired(list(expected), list(got)), strict=True)}
         if list(expected) != list(got):
             return _failed(f"the outputs are {list(expected)} before and {list(got)} after", inputs=tried)
+        if exact is not None:
+            try:
+                measured.append(errors(exact.run(feeds), expected, got))
+            except Exception as error:  # what float64 cannot run is judged by the tolerances
+                notes.append(f"not compared with float64: {error}")
+                exact, measured = None, []
         tried += 1
         for name, array in expected.items():
             found = difference(array, got[name])
             differences[name] = differences[name].merge(found) if name in differences else found
             dtypes.setdefault(name, array.dtype)
-    outputs, failures, notes = [], [], [f"{refused}; {tried} other inputs were compared"] if refused else []
-    for name, found in differences.items():
-        tolerance = tolerance_for(dtypes[name], rtol, atol)
-        outputs.append(OutputCheck(name, found.max_abs, found.rel))
+    if refused:
+        notes.append(f"{refused}; {tried} other inputs were compared")
+    worst = {error.name: error for error in worst_errors(measured)}
+    return Compared(tried, differences, dtypes, worst, tuple(notes))
+
+
+def _judged(compared: Compared, rtol: float | None, atol: float | None, *, proved: bool) -> Verdict:
+    """The verdict on what was compared.
+
+    A difference above the dtype's tolerance is no failure where the fold does not add to what the model loses to
+    rounding by itself: where it was proved, or is not further from float64 than the model before.
+    """
+    outputs, failures, notes = [], [], list(compared.notes)
+    given = rtol is not None or atol is not None
+    for name, found in compared.differences.items():
+        tolerance = tolerance_for(compared.dtypes[name], rtol, atol)
+        error = compared.errors.get(name)
+        numbers = (None, None, None) if error is None else (error.error_before, error.error_after, error.ratio)
+        outputs.append(OutputCheck(name, found.max_abs, found.rel, *numbers))
+        said = "" if error is None or given or (error.level == "pass" and error.non_finite) else error.sentence()
         if found.problem:
             failures.append(f"output {name!r}: {found.problem}")
         elif not found.within(tolerance):
             allowed = tolerance.atol + tolerance.rtol * found.scale
-            failures.append(
+            sentence = (
                 f"output {name!r}: the largest difference is {found.max_abs:.3g}, allowed is {allowed:.3g} "
                 f"(rtol {tolerance.rtol:g} of the output scale {found.scale:.3g}, atol {tolerance.atol:g})"
             )
+            innocent = error is not None and not given and (proved or error.ratio <= RATIO.warn)
+            (notes if innocent else failures).append(f"{sentence}; {said}" if said else sentence)
+        elif said:
+            notes.append(said)
         elif found.non_finite:
             total = found.non_finite + found.compared
             notes.append(f"output {name!r}: {found.non_finite} of {total} values are the same NaN or infinity in both")
         elif not found.compared:
             notes.append(f"output {name!r} is empty: there was nothing to compare")
         if tolerance is EXACT and not found.problem:
-            notes.append(f"output {name!r} ({dtypes[name]}) was compared exactly")
-    return Verdict(not failures, "quick", tried, tuple(outputs), tuple(failures), tuple(notes))
+            notes.append(f"output {name!r} ({compared.dtypes[name]}) was compared exactly")
+    return Verdict(not failures, "quick", compared.inputs, tuple(outputs), tuple(failures), tuple(notes))
 
 
 def _reported(trials: Sequence[Callable[[], Feeds]], progress: Callable[[float], None] | None) -> Iterator[Feeds]:

@@ -1144,7 +1144,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "failures = self.failures if tolerant else (*self.failures, *proof.failures)",
         "failures = self.failures",
         ("tests/test_proof.py",),
-    # float64: the evaluator, the yardstick, where an error comes from
+        # float64: the evaluator, the yardstick, where an error comes from
+    ),
     Mutant(
         "drift alone fails",
         "bnfold/yardstick.py",

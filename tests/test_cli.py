@@ -492,11 +492,11 @@ def test_json_to_a_file_leaves_the_text(model: str, folder: Path, capsys: pytest
 
 
 def test_json_is_written_of_a_failed_check_too(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["convert", model, "--json", "report.json", "--fail-on", "error.ratio>4"]) == 1
+    assert main(["convert", model, "--json", "report.json", "--fail-on", "top1.delta<0"]) == 1
     made = json.loads((folder / "report.json").read_text())
     assert made["output"] is None
     assert made["verification"]["passed"] is True
-    assert "error.ratio was not measured" in capsys.readouterr().err
+    assert "top1.delta was not measured" in capsys.readouterr().err
 
 
 def test_quiet_says_nothing_but_errors(model: str, capsys: pytest.CaptureFixture[str]) -> None:
