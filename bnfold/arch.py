@@ -71,6 +71,23 @@ def parse_arch_args(pairs: list[str]) -> dict[str, str]:
     return parsed
 
 
+def load_object(flag: str, text: str) -> Any:
+    """The object that `pkg.mod:name` or `path/file.py:name` names: the caller's own code, as with `--arch`.
+
+    Args:
+        flag: The flag it was given with, for messages: `--data`.
+        text: What was given.
+
+    Raises:
+        UsageError: There is no such code, or importing it fails.
+    """
+    where, colon, name = text.rpartition(":")
+    if not (where and colon and name):
+        raise UsageError(f"{flag} {text!r} names no object", "Write it as pkg.mod:name or path/file.py:name.")
+    with importable(os.path.dirname(os.path.abspath(where)) if _is_path(where) else os.getcwd()):
+        return _factory(where, name, text, flag)
+
+
 def _value(text: str) -> object:
     try:
         return ast.literal_eval(text)
@@ -97,49 +114,50 @@ def importable(folder: str) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _factory(where: str, name: str, arch: str) -> Any:
-    module = _module_of_file(where, arch) if _is_path(where) else _module_of_package(where, arch)
+def _factory(where: str, name: str, arch: str, flag: str = "--arch") -> Any:
+    module = _module_of_file(where, arch, flag) if _is_path(where) else _module_of_package(where, arch, flag)
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
             names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
             raise UsageError(
-                f"--arch {arch}: {where} has no {name!r}",
+                f"{flag} {arch}: {where} has no {name!r}",
                 f"It defines {', '.join(nearest(part, names)) or 'nothing that can be called'}.",
             )
         found = getattr(found, part)
     return found
 
 
-def _module_of_package(where: str, arch: str) -> ModuleType:
+def _module_of_package(where: str, arch: str, flag: str) -> ModuleType:
     try:
         return importlib.import_module(where)
     except ModuleNotFoundError as error:
         if error.name is not None and (where == error.name or where.startswith(error.name + ".")):
+            name = "factory" if flag == "--arch" else "name"
             raise UsageError(
-                f"--arch {arch}: no module named {where!r}",
-                "Run from the folder that holds it, install it, or name its file: path/file.py:factory.",
+                f"{flag} {arch}: no module named {where!r}",
+                f"Run from the folder that holds it, install it, or name its file: path/file.py:{name}.",
             ) from error
-        raise _failed(arch, f"importing {where}", error) from error
+        raise _failed(arch, f"importing {where}", error, flag) from error
     except (Exception, SystemExit) as error:
-        raise _failed(arch, f"importing {where}", error) from error
+        raise _failed(arch, f"importing {where}", error, flag) from error
 
 
-def _module_of_file(where: str, arch: str) -> ModuleType:
+def _module_of_file(where: str, arch: str, flag: str) -> ModuleType:
     path = os.path.abspath(where)
     if not os.path.isfile(path):
-        raise UsageError(f"--arch {arch}: there is no file {where}", "Check the path.")
+        raise UsageError(f"{flag} {arch}: there is no file {where}", "Check the path.")
     private = f"_bnfold_arch_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(private, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"--arch {arch}: {where} is not a Python file", "Name a file that ends in .py.")
+        raise UsageError(f"{flag} {arch}: {where} is not a Python file", "Name a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[private] = module  # dataclasses and pickling look a class's module up there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[private]
-        raise _failed(arch, f"importing {where}", error) from error
+        raise _failed(arch, f"importing {where}", error, flag) from error
     return module
 
 
@@ -194,8 +212,8 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
     return [*close, *sorted(set(names) - set(close))][:OFFERED]
 
 
-def _failed(arch: str, doing: str, error: BaseException) -> BnfoldError:
+def _failed(arch: str, doing: str, error: BaseException, flag: str = "--arch") -> BnfoldError:
+    needs = "; pass what it needs by --arch-arg key=value" if flag == "--arch" else ""
     return UsageError(
-        f"--arch {arch}: {doing} raised {first_line(error)}",
-        "Make that code work on its own first; pass what it needs by --arch-arg key=value.",
+        f"{flag} {arch}: {doing} raised {first_line(error)}", f"Make that code work on its own first{needs}."
     )

@@ -59,6 +59,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
         "bnfold convert weights.pt --arch nets.py:resnet -o resnet.pt2",
         "bnfold convert weights.pt --arch nets.py:resnet -o folded.safetensors",
         "bnfold convert model.onnx --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+        "bnfold convert model.onnx --data test.npz --metric top1 --fail-on 'top1.delta<-0.001'",
         "bnfold convert model.onnx --fail-on 'kept>0' --json report.json",
     )
 )
@@ -88,6 +89,8 @@ def convert(
     runtimes: o.Runtimes = None,
     threads: o.Threads = None,
     min_time: o.MinTime = o.MIN_TIME_S,
+    data: o.Data = None,
+    metric: o.Metric = None,
     fail_on: o.FailOn = None,
     json_file: o.Json = None,
     verbose: o.Verbose = 0,
@@ -144,6 +147,7 @@ def inspect(
         "bnfold verify model.onnx model.folded.onnx",
         "bnfold verify model.onnx simplified.onnx --input x:1x3x320x320 --rtol 1e-4",
         "bnfold verify model.onnx model.folded.onnx --input-data images.npz",
+        "bnfold verify model.onnx model.folded.onnx --data images/ --metric top5",
         "bnfold verify weights.pt folded.safetensors --arch nets.py:resnet",
     )
 )
@@ -158,6 +162,8 @@ def verify(
     trust_pickle: o.TrustPickle = False,
     rtol: o.Rtol = None,
     atol: o.Atol = None,
+    data: o.Data = None,
+    metric: o.Metric = None,
     fail_on: o.FailOn = None,
     json_file: o.Json = None,
     verbose: o.Verbose = 0,

@@ -32,13 +32,32 @@ METRICS = (
     "error.max_abs",
     "error.rel",
     "error.ratio",
+    "top1.before",
+    "top1.after",
     "top1.delta",
+    "top5.before",
+    "top5.after",
+    "top5.delta",
+    "accuracy.before",
+    "accuracy.after",
+    "accuracy.delta",
+    "accuracy.low",
+    "accuracy.p",
+    "accuracy.agreement",
+    "accuracy.changed",
+    "accuracy.lost",
+    "accuracy.gained",
     "speedup.median",
     "speedup.low",
     "speedup.high",
 )
 
-MEASURED_BY = dict.fromkeys(("speedup.median", "speedup.low", "speedup.high"), " (--bench does)")
+MEASURED_BY = {
+    "speedup": " (--bench does)",
+    "accuracy": " (--data with --metric does)",
+    "top1": " (--data with --metric top1 does)",
+    "top5": " (--data with --metric top5 does)",
+}
 
 EXAMPLE = "Write it like kept>0, error.rel>1e-5 or speedup.low<0.98."
 
@@ -63,7 +82,8 @@ class Condition:
         """Why the report fails the condition, in words; empty when it does not."""
         values = measured(report, self.metric)
         if not values:
-            return f"--fail-on {self.text}: {self.metric} was not measured{MEASURED_BY.get(self.metric, '')}"
+            how = MEASURED_BY.get(self.metric.partition(".")[0], "")
+            return f"--fail-on {self.text}: {self.metric} was not measured{how}"
         for value in values:
             if OPERATORS[self.sign](value, self.bound):
                 return f"--fail-on {self.text}: {self.metric} is {value:.6g}"
@@ -108,6 +128,8 @@ def measured(report: Report, metric: str) -> list[float]:
         values = [report.counts()[metric]]
     elif group == "error" and report.verification is not None:
         values = [getattr(output, which) for output in report.verification.outputs]
+    elif report.accuracy is not None and group in ("accuracy", report.accuracy.metric):
+        values = [getattr(report.accuracy, which)]
     elif group == "speedup" and report.benchmark is not None:
         values = [row.speedup if which == "median" else getattr(row, which) for row in report.benchmark.rows]
     found = [value for value in values if value is not None]

@@ -16,6 +16,7 @@ EXTERNAL_DATA = ("auto", "always", "never")
 DUPLICATE = ("never", "auto", "always")
 LEFTOVERS = ("keep", "affine", "conv")
 RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile")
+METRICS = ("top1", "top5")
 MIN_TIME_S = 2.0
 
 
@@ -143,7 +144,7 @@ FailOn = Annotated[
     option(
         "--fail-on",
         metavar="EXPR",
-        text="Exit with 1 if this holds, like 'kept>0', 'error.rel>1e-5' or 'speedup.low<0.98', or was not measured; "
+        text="Exit with 1 if this holds, like 'kept>0', 'error.rel>1e-5', 'top1.delta<-0.001' or 'speedup.low<0.98', or was not measured; "
         "repeatable.",
         show_default=False,
     ),
@@ -158,6 +159,28 @@ Verbose = Annotated[
 Quiet = Annotated[bool, option("-q", "--quiet", text="Print no report; errors still go to stderr.")]
 NoColor = Annotated[bool, option("--no-color", text="Print without colours and emphasis.")]
 NoProgress = Annotated[bool, option("--no-progress", text="Draw no progress.")]
+
+Data = Annotated[
+    str | None,
+    option(
+        "--data",
+        metavar="DATA",
+        text="Data to measure on, in batches: a .npz file with the arrays x and y; a folder of images, one sub-folder "
+        "per class in alphabetical order; or pkg.mod:loader, which yields batches (x, y). Images are resized to the "
+        "model's input, as RGB, NxCxHxW, divided by 255 unless --scale is given; what else training did to them says "
+        "--mean and --std.",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    option(
+        "--metric",
+        metavar="NAME",
+        text="What to measure on --data, before and after: top1 (if absent), top5, or pkg.mod:function of "
+        "(output, y), one score per row.",
+        choices=METRICS,
+    ),
+]
 
 Output = Annotated[
     Path | None,

@@ -7,13 +7,15 @@ back from there. Only a file that passed every check is moved to the output's na
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
+from bnfold.measuring import DataSource, measured, open_measurement
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report
 from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
@@ -64,6 +66,8 @@ def convert(
     runtimes: Sequence[str] | None = None,
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
+    data: DataSource | None = None,
+    metric: str | Callable[..., Any] | None = None,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -101,6 +105,10 @@ def convert(
         runtimes: Where to time them; None takes `ort` and `ort-as-written` for ONNX, `torch` for the others.
         threads: Threads to time them with; None takes every core.
         min_time: Seconds to time each runtime for.
+        data: Rows to measure both models on: a `.npz` file with the arrays `x` and `y`, a folder of images by class,
+            `pkg.mod:loader`, or the loader itself: an iterable of batches (x, y), or a callable that returns one.
+        metric: `"top1"` (what None takes where there is data), `"top5"`, `pkg.mod:function`, or a function of
+            (output, y) that returns one score per row.
         fail_on: Conditions under which the result is rejected, e.g. `"kept>0"`.
         progress: Called with the stage's name and the part of it that is done (None: unknown).
 
@@ -117,6 +125,7 @@ def convert(
     given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
     options = TimingOptions(runtimes, threads, min_time)
     target = default_output(model) if output is None else Path(output)
+    asked = open_measurement(data, metric, given)
     check_level(verify)
     choices = Choices(leftover, norm_affine, duplicate)
     check_tolerance("rtol", rtol)
@@ -136,6 +145,8 @@ def convert(
         report = replace(work.report, bytes_after=work.bytes_after(written.path))
         if verify != "off":
             report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps, verify)
+        if asked and report.passed:
+            report = measured(report, work.before, after, work.given, asked, tell)
         if bench and report.passed:
             report = timed(report, work.before, after, work.given, options, tell)
         report = judged(report, given)
@@ -197,16 +208,22 @@ def verify(
     trust_pickle: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
+    data: DataSource | None = None,
+    metric: str | Callable[..., Any] | None = None,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Compares two model files, whoever made the second. Arguments as for `convert`; `arch` is for both."""
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
+    asked = open_measurement(data, metric, given)
     (first, second), given, report = open_files(
         "verify", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
     )
-    return judged(verified(report, first, second, given, rtol, atol, tell), given)
+    report = verified(report, first, second, given, rtol, atol, tell)
+    if asked:
+        report = measured(report, first, second, given, asked, tell)
+    return judged(report, given)
 
 
 def bench(

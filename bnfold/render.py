@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnfold.accuracy import Accuracy
 from bnfold.bench import Timing
 from bnfold.plan import Plan, Site
 from bnfold.reasons import Reason
@@ -67,6 +68,8 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
         console.print(Text("Not verified: --verify off", style="yellow"))
     if report.benchmark is not None:
         _print_benchmark(report.benchmark, console)
+    if report.accuracy is not None:
+        _print_accuracy(report.accuracy, console)
     _print_notes(report, console, verbose)
     _print_files(report, console)
 
@@ -215,6 +218,30 @@ def _print_benchmark(timing: Timing, console: Console) -> None:
     for row in timing.rows if not single else ():
         _print_sentence(f"{row.runtime}: {row.verdict}", console)
     _print_sentence("control: the model before against itself", console, "dim")
+
+
+def _print_accuracy(found: Accuracy, console: Console) -> None:
+    rows = [
+        (found.metric, _share(found.before, found.metric), _share(found.after, found.metric), f"{found.delta:+.4g}")
+    ]
+    if found.folded_only is not None:
+        rows.append(("not recalibrated", "", _share(found.folded_only, found.metric), ""))
+    columns = [Column("metric"), Column("before", True), Column("after", True), Column("change", True)]
+    _print_table(f"Accuracy on {found.n} rows of {found.data}", columns, rows, console)
+    if found.agreement is not None:
+        said = f"the same prediction for {100 * found.agreement:.4g} % of the rows"
+        ties = f"; {found.ties} of the {found.changed} others {'is a tie' if found.ties == 1 else 'are ties'}"
+        _print_sentence(f"{said}{f'{ties} within the error allowed' if found.changed else ''}", console)
+    if found.p is not None and found.low is not None and found.high is not None:
+        _print_sentence(
+            f"{found.lost} right before and wrong after, {found.gained} the other way round: McNemar's exact "
+            f"p = {found.p:.3g}, 95 % interval of the change {found.low:+.3g} to {found.high:+.3g}",
+            console,
+        )
+
+
+def _share(value: float, metric: str) -> str:
+    return f"{100 * value:.2f} %" if metric in ("top1", "top5") else f"{value:.6g}"
 
 
 def _print_notes(report: Report, console: Console, verbose: bool) -> None:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold.accuracy import Accuracy
 from bnfold.bench import Timing
 from bnfold.plan import Plan
 from bnfold.verify import Verdict
@@ -62,6 +63,7 @@ class Report:
         bytes_after: The same of the folded model.
         verification: Whether both are the same function.
         benchmark: What they cost.
+        accuracy: What they are worth on data.
         rejected: Where the folded model was left because a check did not pass.
         failures: The checks that did not pass, in words.
         notes: What to know besides, one sentence each.
@@ -78,6 +80,7 @@ class Report:
     bytes_after: int | None = None
     verification: Verdict | None = None
     benchmark: Timing | None = None
+    accuracy: Accuracy | None = None
     rejected: str | None = None
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -113,6 +116,7 @@ class Report:
             "sites": [] if self.plan is None else self.plan.to_dict()["sites"],
             "verification": None if self.verification is None else self.verification.to_dict(),
             "benchmark": None if self.benchmark is None else self.benchmark.to_dict(),
+            "accuracy": None if self.accuracy is None else self.accuracy.to_dict(),
             "environment": dict(self.environment),
         }
 

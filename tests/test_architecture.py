@@ -17,7 +17,7 @@ import bnfold
 PACKAGE = Path(bnfold.__file__).resolve().parent
 
 FLOORS = [
-    {"errors", "reasons", "affine", "compare", "layout", "window", "specs", "wording", "files", "quiet", "recipe"},
+    {"errors", "reasons", "affine", "compare", "layout", "window", "specs", "wording", "files", "quiet", "recipe", "moments", "significance"},
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
@@ -54,8 +54,14 @@ FLOORS = [
         "certificate",
     },
     {"verify", "bench", "proof"},
+        "datasets",
+        "imagefolder",
+        "streams",
+        "metrics",
+    },
+    {"verify", "bench", "accuracy"},
     {"report", "render", "conditions"},
-    {"pipeline", "stages", "work"},
+    {"pipeline", "stages", "work", "measuring"},
     {"cli", "commands", "options", "terminal"},
     {"__init__", "__main__"},
 ]

@@ -1,0 +1,72 @@
+"""The steps of the line that need data: opened before the work begins, read when there are models to measure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bnfold.accuracy import LABELS_MISSING, accuracy
+from bnfold.datasets import Dataset, open_dataset
+from bnfold.errors import UsageError
+from bnfold.metrics import Metric, read_metric
+from bnfold.report import Report
+from bnfold.stages import Given, Progress
+
+DataSource = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What to measure, and on what."""
+
+    data: Dataset
+    metric: Metric
+
+
+def open_data(data: DataSource, given: Given, flag: str = "--data") -> Dataset:
+    """A data set for models that begin with the caller's preprocessing: with `--scale`, images keep their 0 to 255."""
+    return open_dataset(data, flag, raw=bool(given.preprocessing.scale))  # type: ignore[arg-type]
+
+
+def open_measurement(
+    data: DataSource | None, metric: str | Callable[..., Any] | None, given: Given
+) -> Measurement | None:
+    """What `--data` and `--metric` ask for; None where they ask for nothing.
+
+    Raises:
+        UsageError: There is no such metric, nothing to measure it on, or no labels.
+        UnreadableError: The data cannot be read.
+    """
+    if data is None:
+        if metric is not None:
+            raise UsageError(f"--metric {metric} was given, and no data to measure it on", "Pass --data as well.")
+        return None
+    opened = Measurement(open_data(data, given), read_metric("top1" if metric is None else metric))
+    if opened.data.labelled is False:
+        raise UsageError(f"{opened.data.name} has no labels, which a metric needs", LABELS_MISSING)
+    return opened
+
+
+def measured(
+    report: Report,
+    before: object,
+    after: object,
+    given: Given,
+    asked: Measurement,
+    tell: Progress,
+    folded_only: object | None = None,
+) -> Report:
+    """The report with what both models are worth on the data."""
+    found = accuracy(
+        before,
+        after,
+        asked.data,
+        asked.metric,
+        folded_only=folded_only,
+        seed=given.seed,
+        specs=given.specs,
+        progress=lambda done: tell("measuring", done),
+    )
+    return replace(report, accuracy=found)
