@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from bnfold.arch import load_object
 from bnfold.errors import BnfoldError, UnreadableError, UnsafeError, UsageError
 from bnfold.feeds import InputDecl
-from bnfold.wording import first_line, listed
+from bnfold.wording import first_line, printable
 
 Array = NDArray[Any]
 
@@ -115,7 +115,7 @@ class Arrays:
         with self._reading(), zipfile.ZipFile(name) as archive:
             keys = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
             heads = {key: _head(archive, key, name) for key in keys}
-        self.labelled = LABELS in heads
+        self.labelled: bool | None = LABELS in heads
         chosen = ["x"] if "x" in heads else [key for key in heads if key != LABELS]
         if not chosen:
             raise UnreadableError(f"{name} has no array with inputs", "Call the inputs x, and the labels y.")
@@ -140,7 +140,8 @@ class Arrays:
             for start in range(0, self.rows, step):
                 got = {key: read(min(step, self.rows - start)) for key, read in readers.items()}
                 labels = got.pop(LABELS, None)
-                yield Batch({None: got[name]} if name == "x" and len(got) == 1 else dict(got), labels)
+                only = name == "x" and len(got) == 1
+                yield Batch({None if only else key: array for key, array in got.items()}, labels)
 
     def _reading(self) -> _Reading:
         return _Reading(self.name)
@@ -150,7 +151,8 @@ class OneArray:
     """A `.npy` file: inputs, and no labels."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.labelled = name, False
+        self.name = name
+        self.labelled: bool | None = False
         with _Reading(name):
             self._array = np.load(name, mmap_mode="r", allow_pickle=False)
         if not self._array.ndim or not len(self._array):
@@ -291,10 +293,10 @@ def _head(archive: zipfile.ZipFile, key: str, name: str) -> _Head:
     with archive.open(f"{key}.npy") as file:
         head = _read_head(file)
     if head.dtype.hasobject:
-        raise UnsafeError(f"{name} holds pickled objects in {listed([key])}", "Save plain arrays of numbers.")
+        raise UnsafeError(f"{name} holds pickled objects in '{printable(key)}'", "Save plain arrays of numbers.")
     if head.dtype.kind not in "biufc":
         raise UnreadableError(
-            f"{listed([key])} of {name} is {head.dtype}, not numbers", "Save plain arrays of numbers."
+            f"'{printable(key)}' of {name} is {head.dtype}, not numbers", "Save plain arrays of numbers."
         )
     return head
 

@@ -100,10 +100,11 @@ class ImageFolder:
             raise UnreadableError(
                 f"cannot read the image {path}: {first_line(error)}", "Replace or remove it."
             ) from error
-        planes = pixels[None] if channels == 1 else np.moveaxis(pixels, 2, 0)
+        planes: Array = pixels[None] if channels == 1 else np.moveaxis(pixels, 2, 0)
         if self._raw or not decl.dtype.startswith(("float", "bfloat")):
             return planes
-        return (planes / np.float64(255)).astype(np.float32)
+        scaled: Array = (planes / np.float64(255)).astype(np.float32)
+        return scaled
 
 
 def _images(folder: Path) -> list[Path]:

@@ -48,13 +48,11 @@ class Scored:
 
 
 class Metric(Protocol):
-    """A metric.
+    """A metric."""
 
-    Attributes:
-        name: As `--metric` takes it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """As `--metric` takes it."""
 
     def score(self, outputs: Mapping[str, Array], labels: Array, rows: int) -> Scored:
         """The first `rows` rows of one batch."""
@@ -100,7 +98,7 @@ class TopK:
         logits = self._logits(outputs)[:rows].astype(np.float64)
         classes = logits.shape[1]
         _check_labels(labels, classes)
-        unknown = np.isnan(logits).any(axis=1)
+        unknown = np.asarray(np.isnan(logits).any(axis=1))
         order = np.argsort(-logits, axis=1, kind="stable")
         k = min(self.k, classes)
         chosen = np.sort(order[:, :k], axis=1)
@@ -155,7 +153,7 @@ class Own:
             said = written(scores.shape) if scores.shape not in ((), (rows,)) else "NaN or infinity"
             raise UsageError(
                 f"--metric {self.name} returned {said} for {rows} rows",
-                "Return one finite score per row, or their mean.",
+                "Return one finite score per row, or a mean.",
             )
         binary = scores.shape == (rows,) and bool(np.isin(scores, (0.0, 1.0)).all())
         return Scored(np.broadcast_to(scores, (rows,)), binary=binary)

@@ -144,8 +144,8 @@ FailOn = Annotated[
     option(
         "--fail-on",
         metavar="EXPR",
-        text="Exit with 1 if this holds, like 'kept>0', 'error.rel>1e-5', 'top1.delta<-0.001' or 'speedup.low<0.98', or was not measured; "
-        "repeatable.",
+        text="Exit with 1 if this holds, like 'kept>0', 'error.rel>1e-5', 'top1.delta<-0.001' or 'speedup.low<0.98', "
+        "or was not measured; repeatable.",
         show_default=False,
     ),
 ]

@@ -19,13 +19,14 @@ def mcnemar(lost: int, gained: int) -> float:
         gained: Rows that were wrong before and are right after.
 
     Returns:
-        min(1, 2·P[X ≤ min(lost, gained)]) for X ~ Binomial(lost + gained, ½), in exact integers until the last division.
+        min(1, 2·P[X ≤ min(lost, gained)]) for X ~ Binomial(lost + gained, ½): exact integers until the last division.
     """
-    tosses, term, tail = lost + gained, 1, 1
+    tosses: int = lost + gained
+    term = tail = 1
     for k in range(min(lost, gained)):
         term = term * (tosses - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**tosses)
+    return min(1.0, 2 * tail / (1 << tosses))
 
 
 def difference_interval(both: int, lost: int, gained: int, neither: int) -> tuple[float, float]:

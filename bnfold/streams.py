@@ -47,7 +47,7 @@ def fixed_batch(declared: Sequence[InputDecl]) -> int | None:
     sizes = {decl.shape[0] for decl in declared if decl.shape[0] is not None}
     if len(sizes) > 1:
         raise UsageError(
-            f"the model's inputs have {' and '.join(map(str, sorted(sizes)))} rows at a time, which is no one batch size",
+            f"the model's inputs have {' and '.join(map(str, sorted(sizes)))} rows at a time, not one batch size",
             "Measure a model whose inputs begin with one batch axis.",
         )
     return next(iter(sizes), None)
