@@ -26,7 +26,7 @@ from bnfold.reasons import Reason
 if TYPE_CHECKING:
     from bnfold.bench import Timing, bench
     from bnfold.folding import Folded, fold
-    from bnfold.pipeline import convert
+    from bnfold.pipeline import convert, drift
     from bnfold.plan import Plan, Site
     from bnfold.report import Report
     from bnfold.restore import restore
@@ -43,6 +43,7 @@ _LAZY = {
     "Verdict": "verify",
     "bench": "bench",
     "convert": "pipeline",
+    "drift": "pipeline",
     "fold": "folding",
     "restore": "restore",
     "verify": "verify",
@@ -68,6 +69,7 @@ __all__ = [
     "__version__",
     "bench",
     "convert",
+    "drift",
     "fold",
     "restore",
     "verify",

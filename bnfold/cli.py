@@ -60,6 +60,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
         "bnfold convert weights.pt --arch nets.py:resnet -o folded.safetensors",
         "bnfold convert model.onnx --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         "bnfold convert model.onnx --data test.npz --metric top1 --fail-on 'top1.delta<-0.001'",
+        "bnfold convert model.onnx --recalibrate deployed.npz --data test.npz",
         "bnfold convert model.onnx --fail-on 'kept>0' --json report.json",
     )
 )
@@ -91,6 +92,7 @@ def convert(
     min_time: o.MinTime = o.MIN_TIME_S,
     data: o.Data = None,
     metric: o.Metric = None,
+    recalibrate: o.Recalibrate = None,
     fail_on: o.FailOn = None,
     json_file: o.Json = None,
     verbose: o.Verbose = 0,
@@ -177,6 +179,41 @@ def verify(
     operator by operator. One may be ONNX and the other PyTorch.
     """
     _leave("verify", locals())
+
+
+@app.command(
+    epilog=_examples(
+        "bnfold drift model.onnx --data deployed.npz",
+        "bnfold drift weights.pt --arch nets.py:resnet --data images/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+        "bnfold drift model.onnx --data mypackage.data:batches --fail-on 'drift.drifted>0' --json drift.json",
+    )
+)
+def drift(
+    model: o.ModelFile,
+    data: o.DriftData,
+    arch: o.Arch = None,
+    arch_args: o.ArchArg = None,
+    inputs: o.Input = None,
+    input_data: o.InputData = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    scale: o.Scale = None,
+    opset: o.Opset = None,
+    seed: o.Seed = 0,
+    trust_pickle: o.TrustPickle = False,
+    fail_on: o.FailOn = None,
+    json_file: o.Json = None,
+    verbose: o.Verbose = 0,
+    quiet: o.Quiet = False,
+    no_color: o.NoColor = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Compare the statistics every BatchNorm stores with those of data.
+
+    They come from the training data. Where the data that a model gets look different, BatchNorms normalise wrongly.
+    Nothing is written, and the exit code is 0 unless --fail-on says otherwise.
+    """
+    _leave("drift", locals())
 
 
 @app.command(

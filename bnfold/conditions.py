@@ -47,12 +47,16 @@ METRICS = (
     "accuracy.changed",
     "accuracy.lost",
     "accuracy.gained",
+    "drift.worst",
+    "drift.channel",
+    "drift.drifted",
     "speedup.median",
     "speedup.low",
     "speedup.high",
 )
 
 MEASURED_BY = {
+    "drift": " (bnfold drift does)",
     "speedup": " (--bench does)",
     "accuracy": " (--data with --metric does)",
     "top1": " (--data with --metric top1 does)",
@@ -130,6 +134,8 @@ def measured(report: Report, metric: str) -> list[float]:
         values = [getattr(output, which) for output in report.verification.outputs]
     elif report.accuracy is not None and group in ("accuracy", report.accuracy.metric):
         values = [getattr(report.accuracy, which)]
+    elif group == "drift" and report.drift is not None:
+        values = [getattr(report.drift, which)]
     elif group == "speedup" and report.benchmark is not None:
         values = [row.speedup if which == "median" else getattr(row, which) for row in report.benchmark.rows]
     found = [value for value in values if value is not None]

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bnfold.accuracy import LABELS_MISSING, accuracy
 from bnfold.datasets import Dataset, open_dataset
+from bnfold.drift import drift
 from bnfold.errors import UsageError
 from bnfold.metrics import Metric, read_metric
+from bnfold.recalibrate import recalibrate
 from bnfold.report import Report
 from bnfold.stages import Given, Progress
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 DataSource = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
 
@@ -70,3 +76,28 @@ def measured(
         progress=lambda done: tell("measuring", done),
     )
     return replace(report, accuracy=found)
+
+
+def drifted(report: Report, model: onnx_ir.Model, data: Dataset, tell: Progress) -> Report:
+    """The report with how far the stored statistics are from those of the data."""
+    found = drift(model, data, progress=lambda done: tell("measuring", done))
+    return replace(report, drift=found, notes=(*report.notes, *found.notes))
+
+
+def recalibrated(report: Report, model: onnx_ir.Model, data: Dataset, tell: Progress) -> tuple[onnx_ir.Model, Report]:
+    """The model with the data's statistics, and the report on it."""
+    renewed, found = recalibrate(model, data, progress=lambda done: tell("recalibrating", done))
+    return renewed, replace(report, recalibration=found, notes=(*report.notes, *found.notes))
+
+
+def check_renewal(target: Path, form: str, data: Dataset | None) -> None:
+    """Refuses `--recalibrate` for outputs that cannot have it.
+
+    Raises:
+        UsageError: The output is not ONNX.
+    """
+    if data is not None and form != "onnx":
+        raise UsageError(
+            f"--recalibrate {data.name} was given, which is for ONNX, and {target} is not",
+            "Drop it, or give the output the suffix .onnx.",
+        )

@@ -181,6 +181,26 @@ Metric = Annotated[
         choices=METRICS,
     ),
 ]
+DriftData = Annotated[
+    str,
+    option(
+        "--data",
+        metavar="DATA",
+        text="What the model will get, in batches, labelled or not: a .npz file with the array x, a .npy file, a "
+        "folder of images, or pkg.mod:loader. Images are resized to the model's input, as RGB, NxCxHxW, divided by 255 "
+        "unless --scale is given; what else training did to them says --mean and --std.",
+        show_default=False,
+    ),
+]
+Recalibrate = Annotated[
+    str | None,
+    option(
+        "--recalibrate",
+        metavar="DATA",
+        text="Before folding, replace the mean and variance of every BatchNorm by those over this data, layer by layer "
+        "and exactly. Read like --data, labelled or not, once per BatchNorm on the longest chain of them.",
+    ),
+]
 
 Output = Annotated[
     Path | None,

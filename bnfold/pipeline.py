@@ -15,7 +15,7 @@ from typing import Any
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
-from bnfold.measuring import DataSource, measured, open_measurement
+from bnfold.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report
 from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
@@ -68,6 +68,7 @@ def convert(
     min_time: float = DEFAULT_MIN_TIME_S,
     data: DataSource | None = None,
     metric: str | Callable[..., Any] | None = None,
+    recalibrate: DataSource | None = None,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -109,6 +110,8 @@ def convert(
             `pkg.mod:loader`, or the loader itself: an iterable of batches (x, y), or a callable that returns one.
         metric: `"top1"` (what None takes where there is data), `"top5"`, `pkg.mod:function`, or a function of
             (output, y) that returns one score per row.
+        recalibrate: Rows to take new statistics of every BatchNorm from before folding, like `data`; labels are not
+            needed. For ONNX only.
         fail_on: Conditions under which the result is rejected, e.g. `"kept>0"`.
         progress: Called with the stage's name and the part of it that is done (None: unknown).
 
@@ -126,6 +129,7 @@ def convert(
     options = TimingOptions(runtimes, threads, min_time)
     target = default_output(model) if output is None else Path(output)
     asked = open_measurement(data, metric, given)
+    renewal = None if recalibrate is None else open_data(recalibrate, given, "--recalibrate")
     check_level(verify)
     choices = Choices(leftover, norm_affine, duplicate)
     check_tolerance("rtol", rtol)
@@ -134,9 +138,10 @@ def convert(
     check_writable(target, force=force, source=model, external_data=external_data)
     form = output_format(target)
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
+    check_renewal(target, form, renewal)
     source = Source(model, arch, arch_args, trust_pickle, opset)
     if form == "onnx":
-        work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force)
+        work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force, renewal=renewal)
     else:
         work = (to_program if form == "pt2" else to_state)(source, target, given, choices, tell, force=force)
     tell("writing", None)
@@ -146,7 +151,7 @@ def convert(
         if verify != "off":
             report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps, verify)
         if asked and report.passed:
-            report = measured(report, work.before, after, work.given, asked, tell)
+            report = measured(report, work.original or work.before, after, work.given, asked, tell, work.folded_only)
         if bench and report.passed:
             report = timed(report, work.before, after, work.given, options, tell)
         report = judged(report, given)
@@ -224,6 +229,37 @@ def verify(
     if asked:
         report = measured(report, first, second, given, asked, tell)
     return judged(report, given)
+
+
+def drift(
+    model: StrPath,
+    data: DataSource,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, str] | None = None,
+    inputs: Sequence[str | InputSpec] = (),
+    input_data: StrPath | Data | None = None,
+    mean: ChannelNumbers | None = None,
+    std: ChannelNumbers | None = None,
+    scale: ChannelNumbers | None = None,
+    opset: int | None = None,
+    seed: int = 0,
+    trust_pickle: bool = False,
+    fail_on: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Compares the statistics every BatchNorm stores with those of data; writes nothing.
+
+    The arguments are those of `convert`; the data needs no labels.
+    """
+    tell = progress or _silent
+    given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    opened = open_data(data, given)
+    unfolded, given, report = open_model(
+        "drift", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
+    )
+    unfolded, report, _ = preprocessed(unfolded, report, given)
+    return judged(drifted(report, unfolded, opened, tell), given)
 
 
 def bench(

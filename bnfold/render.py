@@ -17,8 +17,10 @@ from rich.text import Text
 
 from bnfold.accuracy import Accuracy
 from bnfold.bench import Timing
+from bnfold.drift import Drift, Layer
 from bnfold.plan import Plan, Site
 from bnfold.reasons import Reason
+from bnfold.recalibrate import Recalibration
 from bnfold.report import Report
 from bnfold.verify import Verdict
 from bnfold.wording import printable
@@ -68,6 +70,10 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
         console.print(Text("Not verified: --verify off", style="yellow"))
     if report.benchmark is not None:
         _print_benchmark(report.benchmark, console)
+    if report.drift is not None:
+        _print_drift(report.drift, console, verbose)
+    if report.recalibration is not None:
+        _print_recalibration(report.recalibration, console, verbose)
     if report.accuracy is not None:
         _print_accuracy(report.accuracy, console)
     _print_notes(report, console, verbose)
@@ -92,6 +98,11 @@ def headline(report: Report) -> Text:
     elif report.verification is not None:
         good = report.verification.passed
         line = _same_function(report.verification) if good else "Not the same function"
+    elif report.drift is not None:
+        good = report.drift.drifted == 0
+        what = "none of" if good else f"{report.drift.drifted} of"
+        line = f"{what} {_norms(len(report.drift.layers))} drifted from {report.drift.data}"
+        line = line[:1].upper() + line[1:]
     else:
         good = True
         rows = report.benchmark.rows if report.benchmark else ()
@@ -238,6 +249,41 @@ def _print_accuracy(found: Accuracy, console: Console) -> None:
             f"p = {found.p:.3g}, 95 % interval of the change {found.low:+.3g} to {found.high:+.3g}",
             console,
         )
+
+
+def _print_drift(found: Drift, console: Console, verbose: bool) -> None:
+    _print_layers("Drift", found.layers, console, verbose)
+    _print_sentence(
+        f"in standard deviations, root mean square over the channels; from {found.limit:.3g} on, {found.n} rows say "
+        "that it is neither sampling noise nor what mini-batches do in training",
+        console,
+        "dim",
+    )
+    if found.drifted:
+        advice = "bnfold convert --recalibrate DATA takes the statistics from such data"
+        _print_sentence(f"{advice}; measure with --data whether that is better", console)
+
+
+def _print_recalibration(found: Recalibration, console: Console, verbose: bool) -> None:
+    _print_layers("Recalibrated: how far the stored statistics were off", found.layers, console, verbose)
+    passes = "1 pass" if found.passes == 1 else f"{found.passes} passes"
+    _print_sentence(f"from {found.n} rows of {found.data}, layer by layer in {passes}", console)
+
+
+def _print_layers(title: str, layers: Sequence[Layer], console: Console, verbose: bool) -> None:
+    shown = layers if verbose else layers[:OUTPUTS_SHOWN]
+    if len(shown) < len(layers):
+        title = f"{title} (the worst {len(shown)} of {len(layers)})"
+    rows = [
+        (layer.name, _float(layer.drift), _float(layer.mean_shift), _float(layer.spread), _float(layer.worst))
+        for layer in shown
+    ]
+    columns = [Column("BatchNorm"), Column("drift", True), Column("mean", True), Column("spread", True)]
+    _print_table(title, [*columns, Column("worst channel", True)], rows, console)
+
+
+def _norms(count: int) -> str:
+    return "1 BatchNorm" if count == 1 else f"{count} BatchNorms"
 
 
 def _share(value: float, metric: str) -> str:

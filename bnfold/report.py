@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold.accuracy import Accuracy
 from bnfold.bench import Timing
+from bnfold.drift import Drift
 from bnfold.plan import Plan
+from bnfold.recalibrate import Recalibration
 from bnfold.verify import Verdict
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Report:
     """Everything a command found out. What a command does not do is None.
 
     Attributes:
-        command: `"convert"`, `"inspect"`, `"verify"` or `"bench"`.
+        command: `"convert"`, `"inspect"`, `"verify"`, `"bench"` or `"drift"`.
         source: The model that came in.
         output: The model that was written, or (verify, bench) the second model.
         plan: Every BatchNorm and what becomes of it.
@@ -64,6 +66,8 @@ class Report:
         verification: Whether both are the same function.
         benchmark: What they cost.
         accuracy: What they are worth on data.
+        drift: How far the stored statistics are from those of data.
+        recalibration: Which statistics were replaced.
         rejected: Where the folded model was left because a check did not pass.
         failures: The checks that did not pass, in words.
         notes: What to know besides, one sentence each.
@@ -81,6 +85,8 @@ class Report:
     verification: Verdict | None = None
     benchmark: Timing | None = None
     accuracy: Accuracy | None = None
+    drift: Drift | None = None
+    recalibration: Recalibration | None = None
     rejected: str | None = None
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -117,6 +123,8 @@ class Report:
             "verification": None if self.verification is None else self.verification.to_dict(),
             "benchmark": None if self.benchmark is None else self.benchmark.to_dict(),
             "accuracy": None if self.accuracy is None else self.accuracy.to_dict(),
+            "drift": None if self.drift is None else self.drift.to_dict(),
+            "recalibration": None if self.recalibration is None else self.recalibration.to_dict(),
             "environment": dict(self.environment),
         }
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.choices import Choices
+from bnfold.datasets import Dataset
 from bnfold.errors import UnsupportedError
 from bnfold.leftover import said
+from bnfold.measuring import recalibrated
 from bnfold.plan import Plan
 from bnfold.preprocess import Step, fate
 from bnfold.report import FileInfo, Report, stored_bytes, version
@@ -64,6 +66,8 @@ class Work:
         read_back: What stands in the written file, to be compared.
         bytes_after: Its size, from the path of the written file.
         steps: The preprocessing that both begin with.
+        original: The model as it came in, where its BatchNorms were recalibrated.
+        folded_only: The same, folded.
     """
 
     report: Report
@@ -73,13 +77,23 @@ class Work:
     read_back: Callable[[str], object]
     bytes_after: Callable[[str], int | None]
     steps: tuple[Step, ...] = ()
+    original: object | None = None
+    folded_only: object | None = None
 
 
 def to_onnx(
-    source: Source, target: Path, given: Given, choices: Choices, tell: Progress, *, external_data: str, force: bool
+    source: Source,
+    target: Path,
+    given: Given,
+    choices: Choices,
+    tell: Progress,
+    *,
+    external_data: str,
+    force: bool,
+    renewal: Dataset | None = None,
 ) -> Work:
-    """Any model as a folded ONNX model."""
-    unfolded, given, report = open_model(
+    """Any model as a folded ONNX model, its BatchNorms recalibrated before if there is data to do so."""
+    opened, given, report = open_model(
         "convert",
         source.path,
         given,
@@ -89,10 +103,15 @@ def to_onnx(
         opset=source.opset,
         trust_pickle=source.trust_pickle,
     )
-    unfolded, report, steps = preprocessed(unfolded, report, given)
-    tell("folding", None)
+    unfolded, report, steps = preprocessed(opened, report, given)
     from bnfold.export import staged
     from bnfold.frontends.onnx import fold_model
+
+    original = folded_only = None
+    if renewal is not None:
+        original, folded_only = unfolded, fold_model(unfolded, choices)[0]
+        unfolded, report = recalibrated(report, unfolded, renewal, tell)
+    tell("folding", None)
 
     folded, plan = fold_model(unfolded, choices)
     report = with_copies_noted(report, plan)
@@ -101,11 +120,13 @@ def to_onnx(
     return Work(
         replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan), *left), operators_after=after),
         given,
-        before=source.path if report.source.format == "onnx" and not steps else unfolded,
+        before=source.path if report.source.format == "onnx" and unfolded is opened else unfolded,
         staged=lambda: staged(folded, target, external_data=external_data, force=force),
         read_back=lambda path: path,
         bytes_after=lambda path: stored_bytes(as_ir(path), path),
         steps=steps,
+        original=original,
+        folded_only=folded_only,
     )
 
 
