@@ -185,7 +185,7 @@ def verify(
     epilog=_examples(
         "bnfold drift model.onnx --data deployed.npz",
         "bnfold drift weights.pt --arch nets.py:resnet --data images/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
-        "bnfold drift model.onnx --data mypackage.data:batches --fail-on 'drift.drifted>0' --json drift.json",
+        "bnfold drift model.onnx --data deployed.npz --fail-on 'drift.drifted>0' --json drift.json",
     )
 )
 def drift(

@@ -17,7 +17,21 @@ import bnfold
 PACKAGE = Path(bnfold.__file__).resolve().parent
 
 FLOORS = [
-    {"errors", "reasons", "affine", "compare", "layout", "window", "specs", "wording", "files", "quiet", "recipe", "moments", "significance"},
+    {
+        "errors",
+        "reasons",
+        "affine",
+        "compare",
+        "layout",
+        "window",
+        "specs",
+        "wording",
+        "files",
+        "quiet",
+        "recipe",
+        "moments",
+        "significance",
+    },
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},

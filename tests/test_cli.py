@@ -19,7 +19,7 @@ import onnx
 import pytest
 import tiny
 
-from bnfold import export, leftover, options, pipeline, runners, stages
+from bnfold import export, leftover, metrics, options, pipeline, runners, stages
 from bnfold.bench import DEFAULT_MIN_TIME_S
 from bnfold.cli import app, main
 from bnfold.reasons import Reason
@@ -566,7 +566,7 @@ def test_without_a_command_the_help_is_shown_and_it_is_a_usage_error(capsys: pyt
     assert err.startswith("Usage: bnfold ")
 
 
-COMMANDS = ("convert", "inspect", "verify", "bench", "explain")
+COMMANDS = ("convert", "inspect", "verify", "drift", "bench", "explain")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -618,6 +618,7 @@ def test_the_words_of_the_help_are_those_of_the_pipeline() -> None:
     assert options.LEFTOVERS == leftover.LEFTOVERS
     assert options.EXTERNAL_DATA == export.EXTERNAL_DATA
     assert options.RUNTIMES == runners.RUNTIMES
+    assert tuple(metrics.TOP) == options.METRICS
     assert options.MIN_TIME_S == DEFAULT_MIN_TIME_S
 
 
