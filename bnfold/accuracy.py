@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.batches import Dataset
 from bnfold.compare import tolerance_for
-from bnfold.datasets import Dataset
 from bnfold.errors import UsageError
 from bnfold.metrics import Metric, Scored
 from bnfold.pairing import Renamed, go_by_place, paired

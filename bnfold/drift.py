@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnfold.datasets import Dataset
+from bnfold.batches import Dataset
 from bnfold.errors import UnsupportedError
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from bnfold.normstats import Norm, Seen
+    from bnfold.normstats import Seen
+    from bnfold.probes import Norm
 
 TOLERANCE = 0.125
 NOISE = 3.0

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.datasets import Array, Batch, usual_rows
+from bnfold.batches import Array, Batch, usual_rows
 from bnfold.errors import UnreadableError, UnsupportedError, UsageError
 from bnfold.feeds import InputDecl
 from bnfold.specs import written

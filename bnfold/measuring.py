@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.accuracy import LABELS_MISSING, accuracy
-from bnfold.datasets import Dataset, open_dataset
+from bnfold.batches import Dataset
+from bnfold.datasets import open_dataset
 from bnfold.drift import drift
 from bnfold.errors import UsageError
 from bnfold.metrics import Metric, read_metric

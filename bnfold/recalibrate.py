@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnfold.affine import round_once
-from bnfold.datasets import Dataset
+from bnfold.batches import Dataset
 from bnfold.drift import Layer, layer_of
 from bnfold.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from bnfold.normstats import Norm, Seen
+    from bnfold.normstats import Seen
+    from bnfold.probes import Norm
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _store(model: onnx_ir.Model, norms: Sequence[Norm], seen: dict[str, Seen]) -
     """Puts the new statistics where the old ones were, as initializers of their own."""
     import onnx_ir as ir
 
-    from bnfold.normstats import nodes_by_output
+    from bnfold.probes import nodes_by_output
 
     nodes = nodes_by_output(model)
     names = {value.name for value in (*model.graph.inputs, *model.graph.initializers.values())}

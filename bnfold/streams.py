@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfold.arrays import for_the_only_input
-from bnfold.datasets import Array, Batch, Dataset
+from bnfold.batches import Array, Batch, Dataset
 from bnfold.errors import UnreadableError, UsageError
 from bnfold.feeds import InputDecl, make_feeds
 

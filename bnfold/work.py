@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold.batches import Dataset
 from bnfold.choices import Choices
-from bnfold.datasets import Dataset
 from bnfold.errors import UnsupportedError
 from bnfold.leftover import said
 from bnfold.measuring import recalibrated

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bnfold.datasets import Batch, open_dataset
+from bnfold.batches import Batch
+from bnfold.datasets import open_dataset
 from bnfold.errors import BnfoldError, UnreadableError, UnsafeError, UsageError
 from bnfold.feeds import InputDecl
 from bnfold.streams import stream

@@ -95,7 +95,7 @@ def test_what_does_not_fit(metric: Any, outputs: np.ndarray, labels: np.ndarray,
 @pytest.mark.parametrize(
     ("name", "what", "hint"),
     [
-        ("top2", "no metric is called 'top2'", "Did you mean top1? There are: top1, top5, pkg.mod:function."),
+        ("top10", "no metric is called 'top10'", "Did you mean top1? There are: top1, top5, pkg.mod:function."),
         ("f1", "no metric is called 'f1'", "There are: top1, top5, pkg.mod:function."),
         ("math:pi", "--metric math:pi is an object of type float, not a function", None),
         ("math:pie", "--metric math:pie: math has no 'pie'", None),
