@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from bnfold.accuracy import Accuracy
 from bnfold.bench import Row, Timing
+from bnfold.drift import Drift, Layer
 from bnfold.plan import Plan, Site
 from bnfold.reasons import Reason
+from bnfold.recalibrate import Recalibration
 from bnfold.report import FileInfo, Report
 from bnfold.verify import OutputCheck, Verdict
 
@@ -19,6 +22,10 @@ ROW = Row("ort", 2, 1.25, 1.0, 1.25, 1.2, 1.3, 0.98, 1.02, "1.25× faster")
 SINGLE = Row("ort", 1, 1.25, None, None, None, None, 0.98, 1.02, "")
 PASSED = Verdict(True, "quick", 4, (OutputCheck("y", 1e-6, 2.5e-7),))
 FAILED = Verdict(False, "quick", 4, (OutputCheck("y", 0.5, 0.1),), ("output 'y': the largest difference is 0.5",))
+ACCURACY = Accuracy("top1", "test.npz", 500, 0.988, 0.986, 0.99, 5, 2, 1, 1, 1.0, -0.011, 0.007, 0.984)
+LAYERS = (Layer("bn1", 8, 0.7, 0.6, 0.3, 2, 1.4), Layer("bn2", 8, 0.1, 0.1, 0.02, 1, 0.2))
+DRIFT = Drift("deployed.npz", 100, LAYERS)
+RECALIBRATION = Recalibration("deployed.npz", 100, 2, LAYERS)
 ENVIRONMENT = {"python": "3.11.0", "platform": "Linux", "cpu": "a cpu", "cores": 2, "packages": {"numpy": "2.0"}}
 
 

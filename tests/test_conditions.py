@@ -89,7 +89,7 @@ def test_a_misspelt_metric_is_guessed() -> None:
         ("speedup.low<0.98", ""),
         ("speedup.median<1.2", "--fail-on speedup.median<1.2: speedup.median is 1.1"),
         ("error.ratio>4", "--fail-on error.ratio>4: error.ratio was not measured"),
-        ("top1.delta<-1", "--fail-on top1.delta<-1: top1.delta was not measured"),
+        ("top1.delta<-1", "--fail-on top1.delta<-1: top1.delta was not measured (--data with --metric top1 does)"),
         ("bytes_after>1", "--fail-on bytes_after>1: bytes_after was not measured"),
     ],
 )
