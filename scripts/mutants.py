@@ -1187,6 +1187,62 @@ MUTANTS: tuple[Mutant, ...] = (
         "return below.name, value.name",
         "return below.name, below.name",
         ("tests/test_localise.py",),
+    # data: moments, tests of significance, metrics, drift, recalibration
+    Mutant(
+        "parts of a stream merged without the step between their means",
+        "bnfold/moments.py",
+        "self.m2 + other.m2 + np.square(step) * (self.count * other.count / count),",
+        "self.m2 + other.m2,",
+        ("tests/test_moments.py",),
+    ),
+    Mutant(
+        "McNemar's test with one side",
+        "bnfold/significance.py",
+        "min(1.0, 2 * tail / (1 << tosses))",
+        "min(1.0, tail / (1 << tosses))",
+        ("tests/test_significance.py",),
+    ),
+    Mutant(
+        "every changed row is a tie",
+        "bnfold/accuracy.py",
+        "(before.margins <= 2 * allowed)",
+        "(before.margins < np.inf)",
+        ("tests/test_accuracy.py",),
+    ),
+    Mutant(
+        "a row with NaN may be right",
+        "bnfold/metrics.py",
+        ".any(axis=1) & ~unknown)",
+        ".any(axis=1))",
+        ("tests/test_metrics.py",),
+    ),
+    Mutant(
+        "rows that fill up a batch count as data",
+        "bnfold/probes.py",
+        "kept = x if rows is None else",
+        "kept = x if True else",
+        ("tests/test_recalibrate.py::test_every_layer_gets_the_statistics_it_sees_whatever_the_batch",),
+    ),
+    Mutant(
+        "all layers take their statistics at once",
+        "bnfold/normstats.py",
+        "                depth += 1",
+        "                depth += 0",
+        ("tests/test_recalibrate.py::test_every_layer_gets_the_statistics_it_sees_whatever_the_batch",),
+    ),
+    Mutant(
+        "drift in variances, not in standard deviations",
+        "bnfold/drift.py",
+        "/ np.sqrt(stored)",
+        "/ stored",
+        ("tests/test_recalibrate.py::test_drift_is_its_definition_and_the_worst_comes_first",),
+    ),
+    Mutant(
+        "the first labels of a batch for all its pieces",
+        "bnfold/streams.py",
+        "batch.labels[start : start + rows]",
+        "batch.labels[:rows]",
+        ("tests/test_datasets.py",),
     ),
 )
 
