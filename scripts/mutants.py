@@ -786,7 +786,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the model with its preprocessing compared with the one without",
         "bnfold/work.py",
-        " and not steps else unfolded",
+        " and unfolded is opened else unfolded",
         " else unfolded",
         ("tests/test_preprocess.py",),
     ),

@@ -476,7 +476,8 @@ def test_json_to_stdout_is_json_and_nothing_else(model: str, folder: Path, capsy
     assert err == ""
     made = json.loads(out)
     assert list(made) == [
-        *("schema", "bnfold", "source", "output", "counts", "sites", "verification", "benchmark", "environment"),
+        *("schema", "bnfold", "source", "output", "counts", "sites", "verification", "benchmark"),
+        *("accuracy", "drift", "recalibration", "environment"),
     ]
     assert made["counts"]["folded"] == 1
     assert made["output"]["sha256"] == files(folder)["model.folded.onnx"]
