@@ -24,6 +24,7 @@ from bnfold.errors import (
 from bnfold.reasons import Reason
 
 if TYPE_CHECKING:
+    from bnfold.accuracy import Accuracy, accuracy
     from bnfold.bench import Timing, bench
     from bnfold.folding import Folded, fold
     from bnfold.pipeline import convert, drift
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Accuracy": "accuracy",
     "Folded": "folding",
     "Plan": "plan",
     "Report": "report",
     "Site": "plan",
     "Timing": "bench",
     "Verdict": "verify",
+    "accuracy": "accuracy",
     "bench": "bench",
     "convert": "pipeline",
     "drift": "pipeline",
@@ -50,6 +53,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "Accuracy",
     "BnfoldError",
     "CheckFailed",
     "Folded",
@@ -67,6 +71,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "accuracy",
     "bench",
     "convert",
     "drift",

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from bnfold.batches import Dataset
 from bnfold.compare import tolerance_for
+from bnfold.datasets import open_dataset
 from bnfold.errors import UsageError
-from bnfold.metrics import Metric, Scored
+from bnfold.metrics import Scored, read_metric
 from bnfold.pairing import Renamed, go_by_place, paired
 from bnfold.runners import Runner
 from bnfold.significance import difference_interval, mcnemar
@@ -87,8 +88,8 @@ class Accuracy:
 def accuracy(
     before: object,
     after: object,
-    data: Dataset,
-    metric: Metric,
+    data: Any,
+    metric: Any = "top1",
     *,
     folded_only: object | None = None,
     seed: int = 0,
@@ -100,8 +101,8 @@ def accuracy(
     Args:
         before: Anything `verify` takes.
         after: The same.
-        data: The data set.
-        metric: The metric.
+        data: A path or a loader, as `convert` takes it, or an open data set.
+        metric: `"top1"`, `"top5"`, `pkg.mod:function`, a function of (output, y), or a metric that was read.
         folded_only: A third model, of which only the metric is taken.
         seed: Of what a module without declared inputs is asked with.
         specs: Shapes the caller gave, for such modules.
@@ -112,6 +113,8 @@ def accuracy(
         UnreadableError: The data is damaged.
         UnsupportedError: A model cannot be run here.
     """
+    data = data if hasattr(data, "batches") else open_dataset(data)
+    metric = metric if hasattr(metric, "score") else read_metric(metric)
     if data.labelled is False:
         raise _unlabelled(data)
     with ExitStack() as stack:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import bnfold
 from bnfold.accuracy import accuracy
 from bnfold.datasets import open_dataset
 from bnfold.errors import UsageError
@@ -68,6 +71,12 @@ def test_a_class_that_float_noise_decides_is_a_tie_and_one_that_a_weight_decides
     wrong = twins.copy()
     wrong[:, 2] *= 3
     assert measure(linear(twins), linear(wrong)).ties < measure(linear(twins), linear(wrong)).changed
+
+
+def test_the_public_function_takes_paths_and_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    found = bnfold.accuracy(linear(W), linear(W), tmp_path / "d.npz", "top5")
+    assert (found.metric, found.n, found.before) == ("top5", 203, 1)
 
 
 def test_a_third_model_is_only_measured() -> None:

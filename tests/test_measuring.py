@@ -90,6 +90,15 @@ def test_verify_measures_a_fold_that_went_wrong_too(folder: Path, capsys: pytest
     assert "--fail-on accuracy.agreement<0.999: accuracy.agreement is " in capsys.readouterr().err
 
 
+def test_models_that_take_other_inputs_are_not_measured_and_fail_the_check(folder: Path) -> None:
+    other = classifier()
+    other.graph.input[0].name = other.graph.node[0].input[0] = "image"
+    onnx.save(other, "other.onnx")
+    code, made = run("verify", "model.onnx", "other.onnx", "--data", "data.npz")
+    assert code == 1
+    assert made["accuracy"] is None
+
+
 def test_drift_by_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drift", "model.onnx", "--data", "large.npz"]) == 0
     assert capsys.readouterr().out.startswith("1 of 1 BatchNorm drifted from large.npz\n\nDrift\n")
