@@ -63,6 +63,10 @@ class Layer:
     worst_channel: int
     worst: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """The layer as it stands in `--json`; a number that is not finite is null."""
+        return {name: finite(value) for name, value in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -107,9 +111,9 @@ class Drift:
             "n": self.n,
             "limit": self.limit,
             "drifted": self.drifted,
-            "worst": self.worst,
-            "channel": self.channel,
-            "layers": [dict(vars(layer)) for layer in self.layers],
+            "worst": finite(self.worst),
+            "channel": finite(self.channel),
+            "layers": [layer.to_dict() for layer in self.layers],
         }
 
 
@@ -142,11 +146,18 @@ def drift(model: onnx_ir.Model, data: Dataset, progress: Callable[[float | None]
 def layer_of(norm: Norm, seen: Seen) -> Layer:
     """One BatchNorm's drift from what it saw."""
     stored = seen.variance + norm.eps
-    shift = np.abs(seen.moments.mean - seen.mean) / np.sqrt(stored)
-    spread = np.abs(np.log((seen.moments.variance + norm.eps) / stored)) / 2
+    with np.errstate(all="ignore"):  # a stored NaN, or a variance of 0 or less with no eps, is as far off as can be
+        shift = np.abs(seen.moments.mean - seen.mean) / np.sqrt(stored)
+        spread = np.abs(np.log((seen.moments.variance + norm.eps) / stored)) / 2
+    shift, spread = (np.where(np.isfinite(part), part, np.inf) for part in (shift, spread))
     channels = np.maximum(shift, spread)
     worst = int(np.argmax(channels))
     return Layer(norm.name, len(channels), _rms(channels), _rms(shift), _rms(spread), worst, float(channels[worst]))
+
+
+def finite(value: Any) -> Any:
+    """A number for `--json`: None where it is infinite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rms(values: Any) -> float:

@@ -54,7 +54,7 @@ class Recalibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The recalibration as it stands in `--json`."""
-        layers = [dict(vars(layer)) for layer in self.layers]
+        layers = [layer.to_dict() for layer in self.layers]
         return {"data": self.data, "n": self.n, "passes": self.passes, "layers": layers}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import onnx
@@ -172,6 +173,19 @@ def test_drift_is_its_definition_and_the_worst_comes_first() -> None:
     assert (layer.worst_channel, layer.worst) == (int(both.argmax()), pytest.approx(float(both.max()), rel=1e-5))
     assert found.limit == pytest.approx((TOLERANCE**2 + NOISE**2 / 64) ** 0.5)
     assert found.drifted == 1
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0])
+def test_stored_statistics_that_are_no_numbers_have_drifted_without_end(wrong: float) -> None:
+    made = tiny.conv_bn()
+    [var] = [value for value in made.graph.initializer if value.name == "var"]
+    values = numpy_helper.to_array(var).copy()
+    values[2] = wrong
+    var.CopyFrom(numpy_helper.from_array(values, "var"))
+    found = drift(ir.from_proto(made), open_dataset([np.ones((5, 3, 6, 6), np.float32)]))
+    assert (found.worst, found.layers[0].worst_channel, found.drifted) == (np.inf, 2, 1)
+    assert found.to_dict()["worst"] is None
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["layers"][0]["drift"] is None
 
 
 @pytest.mark.parametrize("name", ["mlp", "resnet"])
