@@ -1187,7 +1187,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "return below.name, value.name",
         "return below.name, below.name",
         ("tests/test_localise.py",),
-    # data: moments, tests of significance, metrics, drift, recalibration
+        # data: moments, tests of significance, metrics, drift, recalibration
+    ),
     Mutant(
         "parts of a stream merged without the step between their means",
         "bnfold/moments.py",
