@@ -6,6 +6,7 @@ vocabulary, or is refused in words.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from torch import nn
 
 from bnfold.errors import InputError, UnsupportedError
-from bnfold.recipe import ACTIVATIONS, Change, Recipe, Setting
-from bnfold.remodel import FoldedState, check, held, may_set, shapes
+from bnfold.frontends.modules.layers import Zero
+from bnfold.recipe import ACTIVATIONS, LAYERS, Change, Recipe, Setting
+from bnfold.remodel import FoldedState, check, shapes
+from bnfold.restructure import held, may_set
 from bnfold.wording import printable
 
 INTERNAL = frozenset(vars(nn.Module())) | {"_reversed_padding_repeated_twice"}
@@ -41,22 +44,56 @@ def folded_state(before: nn.Module, after: nn.Module, *, sha256: str, version: s
     recipe = Recipe(tuple(_changes(before, after)), shapes(before), tuple(loose), sha256, version)
     made = FoldedState(tensors, recipe)
     try:
-        check(before, made, "the folded network", type(before).__name__)
+        skeleton = check(before, made, "the folded network", type(before).__name__)
     except InputError as error:
         raise _not_restorable(error.what) from error
+    theirs = _ties(after)
+    for place, tie in _ties(skeleton).items():
+        if theirs.get(place) != tie:
+            raise _not_restorable(f"other modules than before share {place[0]}.{place[1]}")
     return made
+
+
+Place = tuple[str, str]  # the path of a module, and the name of a parameter that it holds itself
+
+
+def _ties(module: nn.Module) -> dict[Place, Place]:
+    """For each parameter of each module, where that parameter is found first."""
+    first: dict[int, Place] = {}
+    return {
+        (path, name): first.setdefault(id(tensor), (path, name))
+        for path, layer in module.named_modules()
+        for name, tensor in layer._parameters.items()
+        if tensor is not None
+    }
+
+
+def _untied(before: nn.Module, after: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Parameters that modules shared and have for themselves now; those that most still share stay tied."""
+    ours, theirs = _ties(before), _ties(after)
+    shared: dict[Place, list[Place]] = {}
+    for place, first in ours.items():
+        if place in theirs:
+            shared.setdefault(first, []).append(place)
+    found: dict[str, tuple[str, ...]] = {}
+    for places in shared.values():
+        [(most, _)] = Counter(theirs[place] for place in places).most_common(1)
+        for path, name in (place for place in places if theirs[place] != most):
+            found[path] = (*found.get(path, ()), name)
+    return found
 
 
 def _changes(before: nn.Module, after: nn.Module) -> Iterator[Change]:
     """What became of each module, outer ones first."""
     theirs = dict(after.named_modules(remove_duplicate=False))
+    untied = _untied(before, after)
     replaced: list[str] = []
     for path, ours in before.named_modules():
         if any(path.startswith(f"{outer}.") for outer in replaced) and path not in theirs:
             continue
         if path not in theirs:
             raise _not_restorable(f"{path} is gone")
-        change = _change(path, ours, theirs[path])
+        change = _change(path, ours, theirs[path], untied.get(path, ()))
         if change is None:
             continue
         if change.becomes != "itself" or change.plain:
@@ -64,12 +101,14 @@ def _changes(before: nn.Module, after: nn.Module) -> Iterator[Change]:
         yield change
 
 
-def _change(path: str, before: nn.Module, after: nn.Module) -> Change | None:
+def _change(path: str, before: nn.Module, after: nn.Module, untied: tuple[str, ...]) -> Change | None:
     was = type(before).__name__
     kinds = (type(before), type(after))
     same_children = [name for name, _ in before.named_children()] == [name for name, _ in after.named_children()]
     if kinds[1] is nn.Identity and kinds[0] is not nn.Identity:
         return Change(path, was, "identity")
+    if kinds[1] is Zero and kinds[0] is not Zero:
+        return Change(path, was, "zero", dtype=_dtype(after.zero))
     if kinds[1] is nn.Sequential and (kinds[0] is not nn.Sequential or not same_children):
         names = [name for name, _ in after.named_children()]
         own = dict(before.named_children())
@@ -80,13 +119,30 @@ def _change(path: str, before: nn.Module, after: nn.Module) -> Change | None:
     if kinds[0] is not kinds[1] and kinds[1].__name__ in ACTIVATIONS:
         return Change(path, was, "activations", activations=(_activation(path, after),))
     plain = _plain(before, after)
+    if not plain and kinds[0] is not kinds[1] and kinds[1].__name__ in LAYERS:
+        return _layer(path, was, after)
     if kinds[0] is not kinds[1] and not (plain and kinds[1] is kinds[0].__bases__[0]):
         raise _not_restorable(f"{path or 'the network'} became a {kinds[1].__name__}")
     adds, drops = _parameters(path, before, after, plain)
     sets = _settings(path, before, after)
-    if not (adds or drops or sets or plain):
+    if not (adds or drops or sets or plain or untied):
         return None
-    return Change(path, was, "itself", sets=sets, adds=adds, drops=drops, plain=plain)
+    return Change(path, was, "itself", sets=sets, adds=adds, drops=drops, plain=plain, unties=untied)
+
+
+def _layer(path: str, was: str, after: nn.Module) -> Change:
+    """A layer of torch.nn in the place of a module of another class."""
+    name = type(after).__name__
+    if type(after) is not getattr(nn, name) or getattr(after, "padding_mode", "zeros") != "zeros":
+        raise _not_restorable(f"{path} became a {name}")
+    arguments = {key: getattr(after, key) for key in LAYERS[name]}
+    adds = () if after.bias is None else ("bias",)
+    return Change(path, was, "layer", layer=(name, arguments), dtype=_dtype(after.weight), adds=adds)
+
+
+def _dtype(tensor: object) -> str:
+    assert isinstance(tensor, torch.Tensor)
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _activation(path: str, module: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -145,6 +201,8 @@ def _loose_buffers(before: nn.Module, after: nn.Module) -> dict[str, torch.Tenso
     ours = dict(before.named_buffers(remove_duplicate=False))
     found = {}
     for name, value in after.named_buffers(remove_duplicate=False):
+        if isinstance(after.get_submodule(name.rpartition(".")[0]), Zero):
+            continue  # its number needs no file
         if name not in kept and (name not in ours or not _equal(ours[name], value)):
             found[name] = value
     return found

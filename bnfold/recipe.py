@@ -3,7 +3,10 @@
     identity      the module does nothing any more
     children      it became its own children of these names, one after the other
     activations   it became activations of torch.nn, one after the other
-    itself        it stays what it is, with other hyper-parameters, parameters that came or went, or plain weights
+    zero          it became a branch that another one has taken over: a single 0 of a type
+    layer         it became a convolution or a linear layer of torch.nn that computes several branches
+    itself        it stays what it is, with other hyper-parameters, parameters that came, went or were tied to those of
+                  other modules, or plain weights
 
 A recipe is read from files others wrote. It names nothing that is imported or called: a word outside the vocabulary,
 a number out of range or a missing part makes the file unreadable, before anything is done with it.
@@ -24,7 +27,6 @@ SCHEMA = 1
 KEY = "bnfold"  # where a recipe stands: in the metadata of safetensors, or beside the state dict of a checkpoint
 PREFIX = "folded:"  # of every tensor's name, so that not one of them loads into a network that is not folded
 
-KINDS = ("identity", "children", "activations", "itself")
 ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "ELU": ("alpha",),
     "GELU": ("approximate",),
@@ -44,8 +46,29 @@ COUNTS = ("groups", "in_channels", "in_features", "out_channels", "out_features"
 WINDOWS = ("dilation", "kernel_size", "output_padding", "padding", "stride")
 PADDINGS = ("same", "valid")
 APPROXIMATIONS = ("none", "tanh")
+CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+LAYERS: dict[str, tuple[str, ...]] = {
+    "Conv1d": CONVOLUTION,
+    "Conv2d": CONVOLUTION,
+    "Conv3d": CONVOLUTION,
+    "Linear": ("in_features", "out_features"),
+}
+DTYPES = ("bfloat16", "complex128", "complex64", "float16", "float32", "float64")
 ADDED = ("bias", "weight")
+BIAS = ("bias",)
 LARGEST = 2**31 - 1
+PARTS = (
+    *("path", "was", "becomes", "children", "activations", "layer", "dtype"),
+    *("sets", "adds", "drops", "plain", "unties"),
+)
+PARTS_OF: dict[str, tuple[set[str], set[str]]] = {  # those that a kind of change must have, and those it may have
+    "identity": (set(), set()),
+    "children": ({"children"}, set()),
+    "activations": ({"activations"}, set()),
+    "zero": ({"dtype"}, set()),
+    "layer": ({"layer", "dtype"}, {"adds"}),
+    "itself": (set(), {"sets", "adds", "drops", "plain", "unties"}),
+}
 DAMAGED = "Write it again with bnfold convert."
 
 Setting = bool | int | str | tuple[int, ...]
@@ -58,13 +81,16 @@ class Change:
     Attributes:
         path: Where it sits.
         was: The name of its class, which is compared and never looked up.
-        becomes: One of `KINDS`.
+        becomes: A key of `PARTS_OF`.
         children: Names of the children that are left.
         activations: Names and arguments of the activations that are left.
+        layer: Name and hyper-parameters of the layer of torch.nn that it becomes; empty where it becomes none.
+        dtype: Of the layer, or of the 0.
         sets: New values of hyper-parameters.
         adds: Parameters that were absent.
         drops: Parameters that are gone.
         plain: Weights that were computed from parameters, and are parameters now.
+        unties: Parameters that it shared with other modules, and has for itself now.
     """
 
     path: str
@@ -72,24 +98,33 @@ class Change:
     becomes: str
     children: tuple[str, ...] = ()
     activations: tuple[tuple[str, Mapping[str, float | str]], ...] = ()
+    layer: tuple[str, Mapping[str, Setting]] = ("", {})
+    dtype: str = ""
     sets: Mapping[str, Setting] = field(default_factory=dict)
     adds: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
+    unties: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The change in JSON's types, without what is empty."""
         found: dict[str, Any] = {"path": self.path, "was": self.was, "becomes": self.becomes}
-        sets = {name: list(value) if isinstance(value, tuple) else value for name, value in self.sets.items()}
         rest = {
             "children": list(self.children),
             "activations": [[name, dict(arguments)] for name, arguments in self.activations],
-            "sets": sets,
+            "layer": [self.layer[0], _listed(self.layer[1])] if self.layer[0] else [],
+            "dtype": self.dtype,
+            "sets": _listed(self.sets),
             "adds": list(self.adds),
             "drops": list(self.drops),
             "plain": list(self.plain),
+            "unties": list(self.unties),
         }
         return found | {key: value for key, value in rest.items() if value}
+
+
+def _listed(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 @dataclass(frozen=True)
@@ -209,32 +244,31 @@ class _Reader:
 
     def change(self, value: object) -> Change:
         found = self.mapping(value, "a change")
-        parts = ("path", "was", "becomes", "children", "activations", "sets", "adds", "drops", "plain")
-        self.known(found, parts, "a change")
+        self.known(found, PARTS, "a change")
         path, becomes = self.text(found.get("path"), "path"), self.text(found.get("becomes"), "becomes")
-        if becomes not in KINDS:
-            self.refuse(f"{printable(path, 60)} becomes {printable(repr(becomes), 40)}, which is none of {KINDS}")
+        if becomes not in PARTS_OF:
+            self.refuse(
+                f"{printable(path, 60)} becomes {printable(repr(becomes), 40)}, which is none of {tuple(PARTS_OF)}"
+            )
         change = Change(
             path=path,
             was=self.text(found.get("was"), "was"),
             becomes=becomes,
             children=self.texts(found.get("children", []), "children"),
             activations=tuple(self.activation(each) for each in self.sequence(found.get("activations", []), path)),
-            sets={name: self.setting(name, new) for name, new in self.mapping(found.get("sets", {}), "sets").items()},
+            layer=self.layer(found.get("layer", [])),
+            dtype=self.dtype(found.get("dtype", "")),
+            sets=self.settings(found.get("sets", {}), "sets"),
             adds=self.texts(found.get("adds", []), "adds"),
             drops=self.texts(found.get("drops", []), "drops"),
             plain=self.texts(found.get("plain", []), "plain"),
+            unties=self.texts(found.get("unties", []), "unties"),
         )
-        if not set(change.adds) <= set(ADDED):
-            self.refuse(f"{printable(path, 60)} gets parameters other than {ADDED}")
-        changed = bool(change.sets or change.adds or change.drops or change.plain)
-        parts_of_kind = {
-            "identity": not (change.children or change.activations or changed),
-            "children": bool(change.children) and not (change.activations or changed),
-            "activations": bool(change.activations) and not (change.children or changed),
-            "itself": changed and not (change.children or change.activations),
-        }
-        if not parts_of_kind[becomes]:
+        if not set(change.adds) <= set(ADDED if becomes == "itself" else BIAS):
+            self.refuse(f"{printable(path, 60)} gets parameters other than {ADDED if becomes == 'itself' else BIAS}")
+        given = {part for part in PARTS[3:] if found.get(part)}
+        needed, possible = PARTS_OF[becomes]
+        if not needed <= given <= needed | possible or (becomes == "itself" and not given):
             self.refuse(f"{printable(path, 60)} becomes {becomes}, and its parts are those of another change")
         return change
 
@@ -250,6 +284,28 @@ class _Reader:
             if not (given in APPROXIMATIONS if key == "approximate" else number):
                 self.refuse(f"{name} has {key} {printable(repr(given), 40)}")
         return name, dict(arguments)
+
+    def layer(self, value: object) -> tuple[str, Mapping[str, Setting]]:
+        parts = self.sequence(value, "a layer")
+        if not parts:
+            return "", {}
+        if len(parts) != 2 or type(parts[0]) is not str or parts[0] not in LAYERS:
+            self.refuse("a layer is none of those it may be")
+        name, arguments = parts[0], self.settings(parts[1], "the hyper-parameters of a layer")
+        if set(arguments) != set(LAYERS[name]):
+            self.refuse(f"{name} has the hyper-parameters {printable(str(sorted(arguments)), 100)}")
+        for key, given in arguments.items():
+            if key in WINDOWS and not (isinstance(given, tuple) and len(given) == int(name[4])):
+                self.refuse(f"{name} has {key} {printable(repr(given), 40)}")
+        return name, arguments
+
+    def dtype(self, value: object) -> str:
+        if value != "" and value not in DTYPES:
+            self.refuse(f"a type is {printable(repr(value), 40)}")
+        return self.text(value, "dtype")
+
+    def settings(self, value: object, what: str) -> Mapping[str, Setting]:
+        return {name: self.setting(name, new) for name, new in self.mapping(value, what).items()}
 
     def setting(self, name: str, value: object) -> Setting:
         if name in FLAGS and type(value) is bool:

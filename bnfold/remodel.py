@@ -15,13 +15,10 @@ import torch
 from torch import nn
 
 from bnfold.errors import InputError, UnsupportedError
-from bnfold.frontends.modules.prepare import bake
-from bnfold.frontends.modules.regions import Rest, become
-from bnfold.recipe import COUNTS, FLAGS, WINDOWS, Change, Recipe, Setting
+from bnfold.recipe import Recipe
+from bnfold.restructure import held, restructure
 from bnfold.wording import listed, printable
 
-CONVOLUTION = nn.modules.conv._ConvNd
-WINDOWED = (*WINDOWS, "groups", "in_channels", "out_channels")
 OTHER_NETWORK = "Pass the network that was folded, built with the same arguments and without its weights changed."
 
 
@@ -54,7 +51,7 @@ def restore_into(module: nn.Module, folded: FoldedState, path: str, what: str) -
         InputError: It is not the network that was folded.
     """
     check(module, folded, path, what)
-    _remodel(module, folded.recipe)
+    restructure(module, folded.recipe)
     places = _places(module)
     with torch.no_grad():
         for name, value in folded.tensors.items():
@@ -76,30 +73,16 @@ def _load(owner: nn.Module, name: str, value: torch.Tensor) -> None:
         owner._buffers[name] = value.to(tensor.dtype, copy=True)
 
 
-def held(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of a module itself, by name."""
-    tables = {**module._parameters, **module._buffers}
-    return {name: tensor for name, tensor in tables.items() if tensor is not None}
-
-
-def may_set(module: nn.Module, name: str) -> bool:
-    """Whether a recipe may set an attribute of a module."""
-    if name == "inplace":
-        return isinstance(getattr(module, name, None), bool)
-    if name == "affine":
-        return isinstance(module, nn.modules.batchnorm._NormBase)
-    if isinstance(module, nn.Linear):
-        return name in ("in_features", "out_features")
-    return isinstance(module, CONVOLUTION) and name in WINDOWED
-
-
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a state dict."""
     return {name: tuple(v.shape) for name, v in module.state_dict().items() if isinstance(v, torch.Tensor)}
 
 
-def check(module: nn.Module, folded: FoldedState, path: str, what: str) -> None:
+def check(module: nn.Module, folded: FoldedState, path: str, what: str) -> nn.Module:
     """Tries everything on a copy without numbers.
+
+    Returns:
+        The copy, as the network will be.
 
     Raises:
         InputError: Something does not fit.
@@ -120,7 +103,7 @@ def check(module: nn.Module, folded: FoldedState, path: str, what: str) -> None:
             f"{what} cannot be copied: {str(error).splitlines()[0]}", "Restore it by hand."
         ) from error
     try:
-        _remodel(skeleton, folded.recipe)
+        restructure(skeleton, folded.recipe)
     except (AttributeError, TypeError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{path} does not fit {what}: {printable(str(error), 200)}", OTHER_NETWORK) from error
     kept = {*skeleton.state_dict(), *folded.recipe.buffers}
@@ -131,6 +114,7 @@ def check(module: nn.Module, folded: FoldedState, path: str, what: str) -> None:
         raise InputError(
             f"{path} does not fit {what}: {listed(differ)} {_differ(stored, needed, differ[0])}", OTHER_NETWORK
         )
+    return skeleton
 
 
 def _kind(tensor: torch.Tensor) -> str:
@@ -157,78 +141,3 @@ def _places(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
         for last in held(owner):
             found[f"{path}.{last}" if path else last] = (owner, last)
     return found
-
-
-def _remodel(module: nn.Module, recipe: Recipe) -> None:
-    """Carries out a recipe, in place; numbers are not loaded yet.
-
-    Raises:
-        AttributeError: The network has no such module.
-        ValueError: A change does not suit the module it is for.
-    """
-    for change in recipe.changes:
-        layer = module.get_submodule(change.path)
-        if type(layer).__name__ != change.was:
-            raise ValueError(f"{change.path} is a {type(layer).__name__}, and was a {change.was}")
-        if change.becomes == "itself":
-            _alter(layer, change)
-        else:
-            made = [getattr(nn, name)(**dict(arguments)) for name, arguments in change.activations]
-            become(layer, Rest(change.children, tuple(made)))
-
-
-def _alter(layer: nn.Module, change: Change) -> None:
-    if change.plain and not bake(layer, {""}):
-        raise ValueError(f"{change.path} computes no weight")
-    for name in change.drops:
-        if name not in held(layer):
-            raise ValueError(f"{change.path} has no {name}")
-        (layer._parameters if name in layer._parameters else layer._buffers)[name] = None
-    for name, value in change.sets.items():
-        if not may_set(layer, name) or not _suits(getattr(layer, name), value, name):
-            raise ValueError(f"{change.path} has no {name} that could be {printable(repr(value), 60)}")
-        setattr(layer, name, value)
-    if set(change.sets) & {*WINDOWED, "in_features", "out_features"}:
-        _resize(layer)
-    for name in change.adds:
-        if name not in layer._parameters or layer._parameters[name] is not None:
-            raise ValueError(f"{change.path} has no room for a {name}")
-        trains = any(p.requires_grad for p in layer.parameters(recurse=False))
-        like = next(iter(held(layer).values()))
-        layer._parameters[name] = nn.Parameter(like.new_empty(_width(layer, change.path)), requires_grad=trains)
-
-
-def _suits(old: object, new: Setting, name: str) -> bool:
-    if name in FLAGS or name in COUNTS:
-        return type(old) is type(new)
-    if isinstance(new, str):
-        return name == "padding"
-    return isinstance(new, tuple) and (name == "padding" or (isinstance(old, tuple) and len(new) == len(old)))
-
-
-def _width(layer: nn.Module, path: str) -> int:
-    """The number of channels of what a layer makes, which is the length of its bias."""
-    for name in ("out_channels", "out_features", "num_features"):
-        width = getattr(layer, name, None)
-        if isinstance(width, int):
-            return width
-    raise ValueError(f"{path} has no channels")
-
-
-def _resize(layer: nn.Module) -> None:
-    """A weight of the shape that a layer's hyper-parameters now ask for."""
-    old = layer._parameters["weight"]
-    assert old is not None
-    if isinstance(layer, nn.Linear):
-        shape: tuple[int, ...] = (layer.out_features, layer.in_features)
-    else:
-        assert isinstance(layer, CONVOLUTION)
-        if layer.in_channels % layer.groups or layer.out_channels % layer.groups:
-            raise ValueError(f"{layer.groups} groups do not divide the channels")
-        outer, inner = layer.out_channels, layer.in_channels
-        pair = (inner, outer // layer.groups) if layer.transposed else (outer, inner // layer.groups)
-        shape = (*pair, *layer.kernel_size)
-        if isinstance(layer.padding, tuple):
-            layer._reversed_padding_repeated_twice = [size for size in reversed(layer.padding) for _ in range(2)]
-    if tuple(old.shape) != shape:
-        layer._parameters["weight"] = nn.Parameter(old.new_empty(shape), requires_grad=old.requires_grad)

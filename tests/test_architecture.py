@@ -42,6 +42,7 @@ FLOORS = [
         "arch",
         "restore",
         "remodel",
+        "restructure",
         "folded",
         "weights",
         "pickles",

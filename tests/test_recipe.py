@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bnfold.errors import InputError, UnreadableError, UnsupportedError
-from bnfold.recipe import ACTIVATIONS, Change, Recipe, parse, parse_json
+from bnfold.recipe import ACTIVATIONS, DTYPES, Change, Recipe, parse, parse_json
 
 PATHS = st.text("abc.1", max_size=8)
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple)
@@ -29,6 +29,17 @@ CHANGES = st.one_of(
         st.just("activations"),
         activations=st.just((("ReLU", {}), ("LeakyReLU", {"negative_slope": 0.1}), ("GELU", {"approximate": "tanh"}))),
     ),
+    st.builds(Change, PATHS, PATHS, st.just("zero"), dtype=st.sampled_from(DTYPES)),
+    st.builds(
+        Change,
+        PATHS,
+        PATHS,
+        st.just("layer"),
+        layer=st.just(("Linear", {"in_features": 3, "out_features": 4})),
+        dtype=st.sampled_from(DTYPES),
+        adds=st.sampled_from([(), ("bias",)]),
+    ),
+    st.builds(Change, PATHS, PATHS, st.just("itself"), unties=st.just(("weight",))),
     st.builds(Change, PATHS, PATHS, st.just("itself"), sets=SETS, adds=st.sampled_from([(), ("bias",)])),
 )
 RECIPES = st.builds(
@@ -55,6 +66,17 @@ def good() -> dict[str, Any]:
 
 def changed(**parts: Any) -> dict[str, Any]:
     return good() | {"changes": [{"path": "a", "was": "A", "becomes": "itself"} | parts]}
+
+
+def linear(name: str = "Linear", **parts: Any) -> dict[str, Any]:
+    arguments = {"in_features": 3, "out_features": 4} | parts
+    return changed(becomes="layer", dtype="float32", layer=[name, arguments])
+
+
+def conv(name: str = "Conv2d", **parts: Any) -> dict[str, Any]:
+    sizes = {"kernel_size": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+    arguments = {"in_channels": 3, "out_channels": 4, "groups": 1} | sizes | parts
+    return changed(becomes="layer", dtype="float32", layer=[name, arguments])
 
 
 BAD: dict[str, Any] = {
@@ -93,6 +115,26 @@ BAD: dict[str, Any] = {
     "no groups": changed(sets={"groups": 0}),
     "a flag that is a number": changed(sets={"inplace": 1}),
     "a parameter of any name": changed(adds=["forward"]),
+    "a 0 of no type": changed(becomes="zero"),
+    "a 0 of a type of another name": changed(becomes="zero", dtype="load"),
+    "a 0 of a type that is a list": changed(becomes="zero", dtype=["float32"]),
+    "a 0 with numbers": changed(becomes="zero", dtype="float32", adds=["weight"]),
+    "an identity of a type": changed(becomes="identity", dtype="float32"),
+    "no layer": changed(becomes="layer", dtype="float32"),
+    "a layer of no type": changed(becomes="layer", layer=["Linear", {"in_features": 3, "out_features": 4}]),
+    "a layer of another name": linear("Bilinear"),
+    "a layer that is a path": linear("os.system"),
+    "a layer of the settings of another": conv("Linear"),
+    "a layer with a setting too many": linear(bias=True),
+    "a layer of a width of true": linear(in_features=True),
+    "a layer without channels": conv(in_channels=0),
+    "a layer of another padding": conv(padding="same"),
+    "a layer whose window has other axes": conv("Conv3d"),
+    "a layer that gets a weight": changed(
+        becomes="layer", dtype="float32", adds=["weight"], layer=["Linear", {"in_features": 3, "out_features": 4}]
+    ),
+    "untied and gone": changed(becomes="identity", unties=["weight"]),
+    "untied by number": changed(unties=[1]),
     "an unknown part of a change": changed(sets={"groups": 1}, code="x"),
 }  # fmt: skip
 

@@ -355,13 +355,114 @@ def test_safetensors_has_no_complex_numbers_of_double_width() -> None:
     assert caught.value.what == "safetensors has no type for torch.complex128"
 
 
-def test_tied_weights_are_stored_under_both_names_and_tied_again() -> None:
+def test_weights_stay_tied_unless_the_fold_unties_them() -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
-    module[2].weight = module[0].weight
+    linears = [nn.Linear(4, 4) for _ in range(3)]
+    module = nn.Sequential(linears[0], nn.ReLU(), linears[1], nn.BatchNorm1d(4), nn.Sigmoid(), linears[2]).eval()
+    for each in linears[1:]:
+        each.weight = linears[0].weight
     x = torch.randn(3, 4)
     state = state_of(module, x)
-    assert {"0.weight", "2.weight"} <= set(state.tensors)
+    assert {"0.weight", "2.weight", "5.weight"} <= set(state.tensors)
+    assert [(c.path, c.unties) for c in state.recipe.changes if c.unties] == [("2", ("weight",))]
     restored = bnfold.restore(blank(module), written(module, "f.safetensors", x))
-    assert restored[2].weight is restored[0].weight
+    assert restored[5].weight is restored[0].weight
+    assert restored[2].weight is not restored[0].weight
     assert torch.allclose(restored(x), module(x), atol=1e-6)
+
+
+def test_modules_that_share_what_they_did_not_share_before_are_refused() -> None:
+    before = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)).eval()
+    joined = copy.deepcopy(before)
+    joined[2].weight = joined[0].weight
+    with pytest.raises(UnsupportedError, match=r"other modules than before share 2\.weight\n"):
+        folded_state(before, joined, sha256="", version="")
+    four = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))).eval()
+    for each in four[1:]:
+        each.weight = four[0].weight
+    paired = copy.deepcopy(four)
+    paired[2].weight = paired[3].weight = nn.Parameter(torch.zeros(4, 4))
+    with pytest.raises(UnsupportedError, match=r"other modules than before share 3\.weight\n"):
+        folded_state(four, paired, sha256="", version="")
+
+
+class Branches(nn.Module):
+    """A sum of which the identity's BatchNorm comes to compute all, or a convolution."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.a = nn.Sequential(
+            nn.Conv2d(4, 4, 3, padding=1, bias=False, **options), drawn(nn.BatchNorm2d(4, **options))
+        )
+        self.b = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False, **options), drawn(nn.BatchNorm2d(4, **options)))
+        self.n = drawn(nn.BatchNorm2d(4, **options))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.n(x) + self.a(x) + self.b(x))
+
+
+FEATURES = torch.randn(2, 4, 6, 6)
+
+
+def test_merged_branches_come_back_with_their_zeros_where_the_network_is() -> None:
+    module = Branches().eval()
+    state = state_of(module, FEATURES)
+    assert sorted(c.becomes for c in state.recipe.changes).count("zero") == 2
+    assert not any(name.endswith("zero") for name in state.tensors)
+    with torch.device("meta"):
+        fresh = Branches()
+    path = written(module, "f.safetensors", FEATURES)
+    for each in (fresh, blank(module).requires_grad_(False)):
+        restored = bnfold.restore(each, path)
+        assert not any(tensor.is_meta for tensor in (*restored.parameters(), *restored.buffers()))
+        assert torch.allclose(restored(FEATURES), module(FEATURES), atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in restored.parameters())
+
+
+def test_a_layer_in_the_place_of_a_norm_comes_back() -> None:
+    before = conv_bn()
+    for layer, x in ((nn.Conv2d(4, 4, 3, padding=1, groups=2), X), (nn.Conv2d(4, 4, 1, bias=False), X)):
+        after = copy.deepcopy(before)
+        after[1] = layer
+        with staged_state(folded_state(before, after.eval(), sha256="", version=""), "f.pt", force=True) as file:
+            file.publish()
+        restored = bnfold.restore(blank(before), "f.pt")
+        assert torch.equal(restored(x), after(x))
+        assert repr(restored) == repr(after)
+        assert all(parameter.requires_grad for parameter in restored.parameters())
+    after = copy.deepcopy(before)
+    after[1] = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
+    with pytest.raises(UnsupportedError, match=r": 1 became a Conv2d\n"):
+        folded_state(before, after, sha256="", version="")
+
+
+def layer(**settings: Any) -> dict[str, Any]:
+    sizes = {"kernel_size": [1, 1], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
+    arguments = {"in_channels": 4, "out_channels": 4, "groups": 1} | sizes | settings
+    return {"path": "1", "was": "BatchNorm2d", "becomes": "layer", "layer": ["Conv2d", arguments], "dtype": "float32"}
+
+
+MERGE_LIES: dict[str, dict[str, Any]] = {
+    "a layer whose numbers are missing": layer(),
+    "a layer larger than memory": layer(in_channels=2**31 - 1, out_channels=2**31 - 1),
+    "a layer whose groups do not divide": layer(groups=3),
+    "a layer that does not slide": layer(stride=[0, 0]),
+    "a layer with a bias that is missing": layer() | {"adds": ["bias"]},
+    "a 0 where nothing is": {"path": "9", "was": "BatchNorm2d", "becomes": "zero", "dtype": "float32"},
+    "a 0 in the place of numbers": {"path": "0", "was": "Conv2d", "becomes": "zero", "dtype": "float32"},
+    "untied where nothing is": {"path": "0", "was": "Conv2d", "becomes": "itself", "unties": ["forward"]},
+}
+
+
+@pytest.mark.parametrize("name", MERGE_LIES)
+def test_lies_of_merges_are_refused_and_the_network_left_as_it_is(name: str) -> None:
+    lie = MERGE_LIES[name]
+    path = lying(lambda r, t: r["changes"].__setitem__(1, lie))
+    fresh = blank(conv_bn())
+    before, structure = snapshot(fresh), repr(fresh)
+    with pytest.raises(InputError) as caught:
+        bnfold.restore(fresh, path)
+    assert caught.value.exit_code == 3
+    assert unchanged(fresh, before, structure)
+    with torch.no_grad():
+        fresh(X)
