@@ -14,6 +14,7 @@ import difflib
 
 import numpy as np
 
+from bnfold.conditioning import largest_shift
 from bnfold.errors import UsageError
 from bnfold.graph import Graph
 from bnfold.system import System
@@ -59,7 +60,7 @@ def splittable(system: System, graph: Graph, leftover: str) -> dict[str, bool]:
     the weights that take `s` may leave it, so there both must be moderate. A shift that goes is judged as that of a
     BatchNorm that vanishes (`bnfold.conditioning`).
     """
-    moderate = 2.0 ** (graph.precision / 3)
+    moderate = largest_shift(graph)
     limit = WIDE if graph.precision >= SINGLE else moderate
     found = {}
     for candidate in system.candidates:

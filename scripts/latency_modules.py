@@ -15,6 +15,7 @@ import importlib
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,6 @@ NETWORKS = (
 WAYS = ("eager", "torch.compile")
 
 
-class Called:
-    """A module as `bnfold.bench` times things."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """One call."""
-        with torch.no_grad():
-            return {"y": self._module(feeds["x"])}
-
-
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     """Latency of one network, before and after.
 
@@ -67,9 +56,10 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     rows = {}
     for way in WAYS:
         three = (module, copy.deepcopy(module), folded.model)
-        runners: Any = [Called(torch.compile(each) if way == "torch.compile" else each) for each in three]
-        feeds: Any = {"x": example}
-        times = time_rounds(runners, feeds, min_time=task["min_time"], seed=task["seed"], progress=lambda done: None)
+        runners = [torch.compile(each) if way == "torch.compile" else each for each in three]
+        calls = [partial(each, example) for each in runners]
+        with torch.no_grad():
+            times = time_rounds(calls, min_time=task["min_time"], seed=task["seed"], progress=lambda done: None)
         speedup, control = (median_interval(times[:, 0] / times[:, i], task["seed"]) for i in (2, 1))
         before, _, after = (1000 * float(np.median(column)) for column in times.T)
         rows[way] = {"before_ms": before, "after_ms": after, "speedup": speedup, "control": control}

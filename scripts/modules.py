@@ -37,17 +37,18 @@ PACKAGES = ("torch", "timm", "torchvision")
 INPUTS = 5
 COLUMNS = (
     *("network", "BatchNorms", "left, ONNX", "left", "merged, ONNX", "merged", "same class", "error before"),
-    *("error after", "ratio", "export", "fold", "trial", "memory"),
+    *("error after", "ratio", "export", "fold", "trial", "memory of the fold", "of all"),
 )
 WORDS = (
     "Written by `scripts/modules.py`: {machine}, one thread. `bnfold.fold(module, example)`: BatchNorms that stay "
     "through the ONNX front end and as a module, those that go with a merge of branches (likewise), and whether an "
     "object of the same class comes back. Errors are root mean squares against the unfolded network in float64, "
     "medians over {inputs} inputs. Seconds are processor time: of `torch.export`, of the fold, and of the two calls "
-    "of the network that compare the result roughly. Memory is the peak of the process beyond what it had before the "
-    "call, in parts of the weights: the result, and what `torch.export` and the calls need, which is most of it in "
-    "small networks."
+    "of the network that compare the result roughly. Memory is in parts of the weights: the peak that the fold adds "
+    "itself, which is the new weights and what computing them takes, and that of the process with what `torch.export` "
+    "and the calls need, which is most of it in small networks."
 )
+LARGE = Entry("torchvision", "resnet50", (1, 3, 224, 224))
 LIMIT = 2.0  # the largest error in parts of the original's
 
 
@@ -63,14 +64,16 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     import_shim(task["shim"])
     module, example = _network(task)
-    seconds = _timed(module_fold, "_exported"), _timed(module_fold._Attempt, "_is_the_same")
+    peak = PeakMemory()
+    seconds = _timed(module_fold, "_exported", peak), _timed(module_fold, "do_the_same", peak)
     bnfold.fold(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)).eval(), torch.ones(1, 3, 4, 4))
     for each in seconds:
         each.clear()
-    with PeakMemory() as peak:
-        started = time.process_time()
+    started = time.process_time()
+    bnfold.fold(module, example)
+    total, taken = time.process_time() - started, [sum(each) for each in seconds]
+    with peak:
         folded = bnfold.fold(module, example)
-        total = time.process_time() - started
     through_onnx = bnfold.fold(export(module, example, optimize=False).model_proto).plan
     before, after = _errors(module, folded.model, example)
     plan = folded.plan
@@ -82,9 +85,9 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
         "same_class": type(folded.model) is type(module),
         "notes": list(plan.notes),
         "error": [before, after],
-        "seconds": {"export": sum(seconds[0]), "trial": sum(seconds[1]), "fold": total - sum(map(sum, seconds))},
+        "seconds": {"export": taken[0], "trial": taken[1], "fold": total - sum(taken)},
         "weights": sum(t.nbytes for t in (*module.parameters(), *module.buffers())),
-        "peak_bytes": peak.bytes,
+        "peak_bytes": {"fold": peak.bytes, "all": peak.all_bytes},
     }
 
 
@@ -101,43 +104,81 @@ def _network(task: Mapping[str, Any]) -> tuple[torch.nn.Module, torch.Tensor]:
     return module.eval(), torch.randn_like(given)
 
 
-def _timed(owner: Any, name: str) -> list[float]:
-    """Seconds of processor time of each call of a function, from now on."""
+def _timed(owner: Any, name: str, peak: PeakMemory) -> list[float]:
+    """Seconds of processor time of each call of a function, from now on, whose memory is no part of the fold's."""
     called, seconds = getattr(owner, name), []
 
     def timed(*args: Any) -> Any:
+        peak.pause()
         started = time.process_time()
         try:
             return called(*args)
         finally:
             seconds.append(time.process_time() - started)
+            peak.go_on()
 
     setattr(owner, name, timed)
     return seconds
 
 
 class PeakMemory:
-    """The largest resident size beyond that at the start, looked at every half millisecond."""
+    """The largest resident size beyond that at the start, looked at every half millisecond.
 
-    bytes = 0
+    Attributes:
+        all_bytes: That.
+        bytes: The same without what is used, and what is not given back, while it pauses.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = self.all_bytes = self._start = self._others = self._before = 0
+        self._paused, self._done = False, threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> PeakMemory:
-        gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-        self._start, self._done = _resident(), threading.Event()
+        self.bytes = self.all_bytes = self._others = 0
+        self._start = _trimmed()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
 
+    def pause(self) -> None:
+        """Leave out what is used from now on."""
+        if self._thread is not None:
+            self._look()
+            self._paused, self._before = True, _trimmed()
+
+    def go_on(self) -> None:
+        """Count again."""
+        if self._thread is not None:
+            self._look()
+            self._others += _trimmed() - self._before
+            self._paused = False
+
+    def _look(self) -> None:
+        beyond, paused = _resident() - self._start, self._paused
+        self.all_bytes = max(self.all_bytes, beyond)
+        if not paused and not self._paused:
+            self.bytes = max(self.bytes, beyond - self._others)
+
     def _watch(self) -> None:
         while not self._done.wait(0.0005):
-            self.bytes = max(self.bytes, _resident() - self._start)
+            self._look()
 
     def __exit__(self, *_: object) -> None:
+        self._look()
         self._done.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+
+
+def _trimmed() -> int:
+    """The resident size once what is free has been given back."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return _resident()
 
 
 def _resident() -> int:
@@ -169,7 +210,7 @@ def section(data: Mapping[str, Any]) -> str:
         "",
         *paragraph(WORDS.format(machine=data["machine"], inputs=INPUTS)),
         f"| {' | '.join(COLUMNS)} |",
-        "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         *(_row(name, model) for name, model in data["models"].items()),
         "",
         *(f"- `{name}`: {note}" for name, m in data["models"].items() for note in m.get("notes", ())),
@@ -178,14 +219,14 @@ def section(data: Mapping[str, Any]) -> str:
 
 def _row(name: str, model: Mapping[str, Any]) -> str:
     if "error" in model and isinstance(model["error"], str):
-        return f"| `{name}` | {model['error']} | | | | | | | | | | | | |"
+        return f"| `{name}` | {model['error']} | | | | | | | | | | | | | |"
     (onnx_left, left), (onnx_merged, merged), (before, after) = model["left"], model["merged"], model["error"]
-    seconds = model["seconds"]
+    seconds, peak = model["seconds"], model["peak_bytes"]
     return (
         f"| `{name}` | {model['norms']} | {onnx_left} | {left} | {onnx_merged} | {merged} "
         f"| {'yes' if model['same_class'] else 'graph'} | {before:.1e} | {after:.1e} | {_ratio(model):.2f} "
         f"| {seconds['export']:.2f} s | {seconds['fold']:.2f} s | {seconds['trial']:.2f} s "
-        f"| {model['peak_bytes'] / model['weights']:.2f} |"
+        f"| {peak['fold'] / model['weights']:.2f} | {peak['all'] / model['weights']:.2f} |"
     )
 
 
@@ -215,7 +256,7 @@ def main() -> int:
     arguments = parser.parse_args()
     entries = selection(parser, arguments)
     if not arguments.names and not arguments.only:
-        entries = [*(Entry("models", path.stem) for path in sorted(MODELS.glob("*.pt"))), *entries]
+        entries = [*(Entry("models", path.stem) for path in sorted(MODELS.glob("*.pt"))), *entries, LARGE]
     known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
     models: dict[str, Any] = known["models"]
     for entry in watched(entries):

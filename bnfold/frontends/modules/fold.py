@@ -10,9 +10,8 @@ have to change, and the BatchNorms could not go without it, the result is the pr
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,29 +30,12 @@ from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
 from bnfold.frontends.modules.merge import Carried, Carrier, carry_out
 from bnfold.frontends.modules.prepare import bake, copied, observed, part_from, refuse, unwrapped
-from bnfold.frontends.modules.regions import become
+from bnfold.frontends.modules.regions import become, calls_of_modules
+from bnfold.frontends.modules.trial import Call, do_the_same
 from bnfold.plan import Plan
 from bnfold.wording import printable
 
 Folded = tuple[nn.Module, Plan, tuple[str, ...]]
-
-AGREE = 1e-2  # of the output's size: what a trial must reach to show that forward did not look at a BatchNorm
-AGREE_ROUGHLY = 0.25  # the same for two-byte floats
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a network is called.
-
-    Attributes:
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-        dynamic_shapes: As `torch.export.export` takes them.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    dynamic_shapes: Any = None
 
 
 def fold_module(
@@ -184,26 +166,16 @@ class _Attempt:
         return *_as_graph(rounds), (why,)
 
     def _is_the_same(self, changes: Changes) -> bool:
-        """Change the copy, and call it once: a forward that looks at what is gone would fail, or go elsewhere.
-
-        A network that changes with each call is not called.
-        """
+        """Change the copy, and call it; a network that changes with each call is not called."""
         store(self.ours, changes)
         for path, rest in changes.becomes.items():
             become(self.ours.get_submodule(path), rest)
         part_from(self.ours, self.module)
         if not (changes.becomes or self.merged) or not self.can_be_tried:
             return True
-        call = self.call
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            before = _tensors(self.module(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
-            torch.manual_seed(0)
-            try:
-                after = _tensors(self.ours(*copy.deepcopy(call.args), **copy.deepcopy(call.kwargs)))
-            except Exception:
-                return False
-        return len(before) == len(after) and all(_alike(a, b) for a, b in zip(before, after, strict=True))
+        calls = calls_of_modules(self.rounds.editor.graph.nodes)
+        counts = {path: len(calls[path]) for path in changes.becomes if path in calls}
+        return do_the_same(self.module, self.ours, self.call, counts)
 
 
 def _opened(module: nn.Module, call: Call, choices: Choices) -> tuple[Rounds, ExportedProgram]:
@@ -211,20 +183,6 @@ def _opened(module: nn.Module, call: Call, choices: Choices) -> tuple[Rounds, Ex
     exported = _exported(module, call)
     view = View(observed=observed(module), any_size=True)
     return Rounds(Editor(functional(exported, own=True)), choices, view), exported
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point() or not a.numel():
-        return True
-    agree = AGREE if a.dtype.itemsize > 2 else AGREE_ROUGHLY
-    a, b = torch.nan_to_num(a.double()), torch.nan_to_num(b.double())
-    return bool((a - b).abs().max() <= agree * a.abs().max().clamp(min=1e-30))
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [v for v in torch.utils._pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
 
 
 def _exported(module: nn.Module, call: Call) -> ExportedProgram:
