@@ -41,6 +41,9 @@ def folded_state(before: nn.Module, after: nn.Module, *, sha256: str, version: s
             raise _not_restorable(f"its state holds {printable(name)}, which is no tensor")
     loose = _loose_buffers(before, after)
     tensors = {name: value.detach() for name, value in (state | loose).items()}
+    for name, value in tensors.items():
+        if value.layout != torch.strided:
+            raise _not_restorable(f"{printable(name)} is sparse")
     recipe = Recipe(tuple(_changes(before, after)), shapes(before), tuple(loose), sha256, version)
     made = FoldedState(tensors, recipe)
     try:
@@ -102,6 +105,8 @@ def _changes(before: nn.Module, after: nn.Module) -> Iterator[Change]:
 
 
 def _change(path: str, before: nn.Module, after: nn.Module, untied: tuple[str, ...]) -> Change | None:
+    if isinstance(after, torch.jit.ScriptModule):
+        return None  # a fold leaves it as it is, and its tables are not those of other modules
     was = type(before).__name__
     kinds = (type(before), type(after))
     same_children = [name for name, _ in before.named_children()] == [name for name, _ in after.named_children()]
@@ -209,7 +214,9 @@ def _loose_buffers(before: nn.Module, after: nn.Module) -> dict[str, torch.Tenso
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+    if (a.shape, a.dtype, a.layout) != (b.shape, b.dtype, b.layout):
+        return False
+    return torch.equal(a, b) if a.layout == torch.strided else torch.equal(a.to_dense(), b.to_dense())
 
 
 def _not_restorable(why: str) -> UnsupportedError:

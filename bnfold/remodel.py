@@ -94,7 +94,10 @@ def check(module: nn.Module, folded: FoldedState, path: str, what: str) -> nn.Mo
             f"{path} was folded from another network than {what}: {listed(differ)} {_differ(source, have, differ[0])}",
             OTHER_NETWORK,
         )
-    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    computed = [
+        value for layer in module.modules() for value in vars(layer).values() if isinstance(value, torch.Tensor)
+    ]
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers(), *computed)}
     memo: dict[int, Any] = {key: _hollow(tensor) for key, tensor in tensors.items()}
     try:
         skeleton = copy.deepcopy(module, memo)

@@ -210,12 +210,33 @@ def sparse_buffer_beside() -> Made:
         def __init__(self) -> None:
             super().__init__()
             self.a, self.n = conv(), nn.BatchNorm2d(4)
-            self.register_buffer("mask", torch.eye(6, dtype=torch.float64), persistent=False)
+            self.register_buffer("mask", torch.eye(6, dtype=torch.float64).to_sparse(), persistent=False)
 
         def forward(self, x: Any) -> Any:
-            return torch.sigmoid(self.n(self.a(x))) @ self.mask
+            return torch.sigmoid(self.n(self.a(x))).flatten(0, 2) @ self.mask
 
     return Sparse(), image()
+
+
+@case(1)
+def scripted_activation() -> Made:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return nn.Sequential(conv(), nn.BatchNorm2d(4), torch.jit.script(nn.ReLU())), image()
+
+
+@case(1, note="the parametrization of 0 became a plain weight")
+def spectral_norm_by_hook() -> Made:
+    return nn.Sequential(nn.utils.spectral_norm(conv(k=3)).eval(), nn.BatchNorm2d(4)), image()
+
+
+@case(1)
+def even_kernel_padded_to_the_same_size() -> Made:
+    made = conv(k=2, padding="same")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same'", UserWarning)
+        made(torch.ones(1, 3, 4, 4))  # torch warns of it once
+    return nn.Sequential(made, nn.BatchNorm2d(4)), image()
 
 
 # Unusual Python
@@ -313,7 +334,7 @@ def norm_that_doubles() -> Made:
     return nn.Sequential(conv(), Doubling(4)), image()
 
 
-@case(0, Reason.IO)
+@case(0, Reason.NONLINEAR)
 def einsum_linear() -> Made:
     class Product(nn.Module):
         def __init__(self) -> None:
@@ -321,7 +342,7 @@ def einsum_linear() -> Made:
             self.w, self.n = nn.Parameter(torch.randn(4, 5)), nn.BatchNorm1d(4)
 
         def forward(self, x: Any) -> Any:
-            return self.n(torch.einsum("nci,oi->nco", x, self.w).transpose(1, 2))
+            return torch.sigmoid(self.n(torch.einsum("nci,oi->nco", x, self.w).transpose(1, 2)))
 
     return Product(), image(2, 7, 5)
 

@@ -20,6 +20,7 @@ from torch import nn
 import bnfold
 from bnfold.errors import BnfoldError, InputError, UnreadableError, UnsafeError, UnsupportedError, UsageError
 from bnfold.folded import folded_state
+from bnfold.frontends.modules.prepare import copied
 from bnfold.recipe import KEY, PREFIX
 from bnfold.remodel import FoldedState
 from bnfold.torchexport import staged_state
@@ -45,7 +46,7 @@ def written(module: nn.Module, name: str, *inputs: Any) -> str:
 
 def blank(module: nn.Module) -> nn.Module:
     """A fresh network of the same class: nothing of the weights is left."""
-    fresh = copy.deepcopy(module)
+    fresh = copied(module)
     with torch.no_grad():
         for parameter in fresh.parameters():
             if parameter.is_floating_point():
@@ -353,6 +354,13 @@ def test_safetensors_has_no_complex_numbers_of_double_width() -> None:
     with pytest.raises(UnsupportedError) as caught:
         written(module, "f.safetensors", *inputs)
     assert caught.value.what == "safetensors has no type for torch.complex128"
+
+
+def test_a_sparse_tensor_is_refused_in_words() -> None:
+    module = conv_bn()
+    module.register_buffer("mask", torch.eye(3).to_sparse())
+    with pytest.raises(UnsupportedError, match=r": mask is sparse\n"):
+        folded_state(module, module, sha256="", version="")
 
 
 def test_weights_stay_tied_unless_the_fold_unties_them() -> None:

@@ -107,6 +107,9 @@ def bake(module: nn.Module, paths: set[str]) -> bool:
                     done = True
                 except ValueError:
                     continue
+            for key, hook in [*layer._load_state_dict_pre_hooks.items()]:  # torch 2.13 does not find its own
+                if type(getattr(hook, "hook", hook)).__name__ == "SpectralNormLoadStateDictPreHook":
+                    del layer._load_state_dict_pre_hooks[key]
     return done
 
 
