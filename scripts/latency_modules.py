@@ -32,7 +32,6 @@ NETWORKS = (
     Entry("torchvision", "resnet18", (1, 3, 64, 64)),
     Entry("torchvision", "resnet50", (1, 3, 64, 64)),
     Entry("timm", "resnetv2_18", (1, 3, 64, 64)),
-    Entry("timm", "resnetv2_50", (1, 3, 64, 64)),
     Entry("models", "iresnet", (1, 1, 8, 8)),
     Entry("timm", "mobileone_s0", (1, 3, 64, 64)),
     Entry("timm", "repvgg_a0", (1, 3, 64, 64)),
