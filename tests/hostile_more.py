@@ -92,6 +92,12 @@ def branch_that_another_sum_uses_as_well() -> Made:
 
 
 @case(2)
+def larger_branch_that_is_subtracted() -> Made:
+    """The smaller one computes the sum, since what is subtracted would change its sign."""
+    return Net(lambda s, x: torch.sigmoid(s.a(x) - s.b(x)), a=branch(k=1), b=branch()), image(2, 4, 6, 6)
+
+
+@case(2)
 def subtracted_branch() -> Made:
     return Net(lambda s, x: torch.sigmoid(s.a(x) - s.b(x)), a=branch(), b=branch(k=1)), image(2, 4, 6, 6)
 

@@ -264,6 +264,10 @@ def test_what_a_merged_branch_is_added_to_keeps_its_sign() -> None:
     module, inputs = prepared(CASES["subtracted_branch"])
     after = bnfold.fold(module, inputs).model
     assert [type(part).__name__ for part in (*after.a, *after.b)] == ["Conv2d", "Identity", "Zero", "Identity"]
+    module, inputs = prepared(CASES["larger_branch_that_is_subtracted"])
+    after = bnfold.fold(module, inputs).model
+    assert [type(part).__name__ for part in (*after.a, *after.b)] == ["Conv2d", "Identity", "Zero", "Identity"]
+    assert after.a[0].kernel_size == (3, 3)
 
 
 def test_a_merged_module_lives_as_the_original_did() -> None:
