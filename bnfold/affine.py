@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+PIECE = 2**18  # elements of a weight that are float64 at a time
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -237,4 +239,16 @@ def rewrite(
     shift = writer.inverse_scale * shift + writer.inverse_shift
     if (reader.scale == 1).all() and (writer.inverse_scale == 1).all():
         return weight, shift
-    return round_once(weight * kernel.factors(writer.inverse_scale, reader.scale), weight.dtype), shift
+    return _scaled(weight, kernel.factors(writer.inverse_scale, reader.scale)), shift
+
+
+def _scaled(weight: NDArray[Any], factors: Array) -> NDArray[Any]:
+    """`weight · factors` in float64, rounded once, piece by piece: a large layer at once would take its room twice."""
+    rows = max(1, PIECE * len(weight) // max(weight.size, 1))
+    if rows >= len(weight):
+        return round_once(weight * factors, weight.dtype)
+    result = np.empty(weight.shape, weight.dtype)
+    for start in range(0, len(weight), rows):
+        piece = slice(start, start + rows)
+        result[piece] = round_once(weight[piece] * (factors[piece] if len(factors) > 1 else factors), weight.dtype)
+    return result

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bnfold import affine
 from bnfold.affine import Array, Kernel, Unit, batch_norm_affine, rewrite, round_once, widen
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -373,3 +374,21 @@ def test_a_channel_that_can_only_be_written_becomes_its_constant() -> None:
     new, bias = rewrite(Kernel(lambda: weight, weight.shape, 0, 1), frozen([1.0, 1.0]), identity(1), writer)
     np.testing.assert_array_equal(new, [[0.0], [3.0]])
     np.testing.assert_array_equal(bias, [7.0, 1.0])
+
+
+@pytest.mark.parametrize("piece", [1, 7, 30, 10**6])
+@pytest.mark.parametrize(("groups", "on_input"), [(1, False), (2, False), (2, True)])
+def test_a_weight_rounded_piece_by_piece_is_the_same(
+    monkeypatch: pytest.MonkeyPatch, piece: int, groups: int, on_input: bool
+) -> None:
+    monkeypatch.setattr(affine, "PIECE", piece)
+    rng = np.random.default_rng(0)
+    stored = rng.normal(size=(6, 4, 3)).astype(np.float32)
+    kernel = Kernel(lambda: stored, stored.shape, 1 if on_input else 0, 0 if on_input else 1, groups, on_input)
+    s_in, r_out = rng.uniform(0.5, 2, kernel.in_channels), rng.uniform(0.5, 2, kernel.out_channels)
+    zeros, ones = np.zeros(kernel.in_channels), np.ones(kernel.in_channels)
+    reader = Unit(s_in, zeros, ones / s_in, zeros)
+    writer = Unit(1 / r_out, np.zeros(len(r_out)), r_out, np.zeros(len(r_out)))
+    weight, _ = rewrite(kernel, None, reader, writer)
+    expected = (stored.astype(np.float64) * kernel.factors(r_out, s_in)).astype(np.float32)
+    np.testing.assert_array_equal(weight, expected)
