@@ -89,7 +89,7 @@ def _fits(array: NDArray[Any], node: fx.Node) -> bool:
     y = sole_result(node)
     value = None if y is None else fake(y)
     if value is None or array.dtype != np.float64 or not value.is_floating_point():
-        return bool(np.isfinite(array.astype(np.float64)).all())
+        return bool(np.isfinite(array).all())
     return bool(np.isfinite(array).all() and np.abs(array).max(initial=0.0) <= torch.finfo(value.dtype).max)
 
 
