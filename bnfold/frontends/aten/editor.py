@@ -234,7 +234,9 @@ def value_of(node: fx.Node) -> fx.Node:
 
 
 def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a is b or (a.data_ptr() == b.data_ptr() != 0 and a.shape == b.shape and a.stride() == b.stride())
+    if a is b or {a.layout, b.layout} != {torch.strided}:  # a sparse tensor has no memory of one piece
+        return a is b
+    return a.data_ptr() == b.data_ptr() != 0 and a.shape == b.shape and a.stride() == b.stride()
 
 
 def _like(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
