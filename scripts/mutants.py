@@ -112,8 +112,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "weights computed in float32",
         "bnfold/affine.py",
-        "weight * kernel.factors(writer.inverse_scale, reader.scale)",
-        "weight * kernel.factors(writer.inverse_scale, reader.scale).astype(np.float32)",
+        "        return round_once(weight * factors, weight.dtype)\n",
+        "        return weight * factors.astype(weight.dtype)\n",
         AFFINE,
     ),
     Mutant(
