@@ -88,6 +88,7 @@ HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
 
 MAX_LINES = 250
 LONGER_BECAUSE = {
+    "affine.py": "the arithmetic of units; what is rounded, and how, is read in one place",
     "bench.py": "one measurement; the rounds, the interval and the claim made of them are read together",
     "blocks.py": "one algorithm",
     "branches.py": "one search; how far a branch goes, and which are merged, are read together",
