@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+
+INTERRUPTED = 130
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
     try:
         from bnfold.cli import main as run
+
+        code = run()
     except KeyboardInterrupt:
-        return 130
-    return run()
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        # A Ctrl-C that was caught in the middle of an import makes Python end by the signal, whatever is returned here.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(INTERRUPTED)
+    return code
 
 
 if __name__ == "__main__":
