@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.certificate.bounds import Bound
-from bnfold.certificate.forms import Form, Mismatch, Unit, settled, spread, vector
+from bnfold.certificate.forms import Form, Mismatch, Unit, channel_of, settled, spread, vector
 from bnfold.certificate.sides import Side
 from bnfold.certificate.taps import Taps
 
@@ -33,33 +33,31 @@ def applied(side: Side, form: Form, taps: Taps, bias: Bound) -> Form:
         if padding is None:
             raise Mismatch("what it reads has no counterpart after")
         taps, term = padding
-    unit = _passed(side, Form({value: term}, form.const), value, taps)
-    if unit.shift.mid.any() or unit.shift.err.any():
-        bias = bias + _shift(unit.shift, taps)
-    scale = vector(unit.scale, taps.axis)
+    scale, shift = _passed(side, Form({value: term}, form.const), value, taps)
     if scale.mid.size not in (1, taps.ins):
         raise Mismatch(f"it reads {scale.mid.size} channels and has weights for {taps.ins}")
-    return Form({value: taps.of_input(scale)}, bias)
+    return Form({value: taps.of_input(scale)}, bias if shift is None else bias + shift)
 
 
-def _passed(side: Side, form: Form, value: Any, taps: Taps) -> Unit:
-    """The unit that an operator reads, its constant channels as constants where those pass it."""
+def _passed(side: Side, form: Form, value: Any, taps: Taps) -> tuple[Bound, Bound | None]:
+    """The scale of what an operator reads, and what it makes of the shift (None where there is none).
+
+    Constant channels are read as constants where those pass it.
+    """
     fixed = side.fixed(value)
     zeros = settled(form, lambda v: _zeros(side.fixed(v)))  # what is 0 everywhere is 0 in the padding, too
     words = ""
     for known in (settled(form, side.fixed), zeros):
         (_, term), *_ = known.terms.items()
         assert isinstance(term, Bound)
+        shifted = known.const.mid.any() or known.const.err.any()
         try:
-            vector(term, taps.axis)
-            _shift(known.const, taps)
+            return vector(term, taps.axis), _shift(known.const, taps) if shifted else None
         except Mismatch as mismatch:
             words = str(mismatch)
-            continue
-        return Unit(value, term, known.const)
     left = zeros.terms[value]
     assert isinstance(left, Bound)
-    return unshifted(Unit(value, left, zeros.const), fixed, words)
+    return vector(unshifted(Unit(value, left, zeros.const), fixed, words).scale, taps.axis), None
 
 
 def _zeros(known: Bound | None) -> Bound | None:
@@ -91,9 +89,8 @@ def unshifted(unit: Unit, fixed: Bound | None, words: str) -> Unit:
             return Unit(unit.value, unit.scale.where(free, other), zero, unit.dead)
         wrong = wrong & ~free
     at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-    channel = int(at[1]) if len(at) > 1 and at[1] else int(max(at, default=0))
     shift = float(unit.shift.mid[at])
-    raise Mismatch(f"{words}: zero before is {-shift:.4g} steps away after in channel {channel}", differs=True)
+    raise Mismatch(f"{words}: zero before is {-shift:.4g} steps away after in channel {channel_of(at)}", differs=True)
 
 
 def _shift(const: Bound, taps: Taps) -> Bound:

@@ -127,6 +127,11 @@ def plain(value: Hashable, rank: int) -> Unit:
     return Unit(value, Bound.filled(1.0, rank), Bound.filled(0.0, rank))
 
 
+def channel_of(at: tuple[np.intp, ...]) -> int:
+    """The channel that an index into a unit means, for messages."""
+    return int(at[1]) if len(at) > 1 and at[1] else int(max(at, default=0))
+
+
 def vector(bound: Bound, axis: int) -> Bound:
     """A bound that varies along one axis only, as a vector.
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bnfold.certificate import moves
 from bnfold.certificate.applied import unshifted
 from bnfold.certificate.bounds import Bound
-from bnfold.certificate.forms import Mismatch, Unit, plain
+from bnfold.certificate.forms import Mismatch, Unit, channel_of, plain
 from bnfold.certificate.sides import Side
 
 Units = Sequence[Unit | None]
@@ -81,8 +81,7 @@ class Pair:
 
 
 def _place(at: tuple[np.intp, ...]) -> str:
-    channel = int(at[1]) if len(at) > 1 and at[1] else int(max(at, default=0))
-    return f"in channel {channel}"
+    return f"in channel {channel_of(at)}"
 
 
 def only(units: Units) -> Unit:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.certificate.bounds import NOISE, UNKNOWN, Array, Bound
-from bnfold.certificate.forms import Fixed, Form, Mismatch, Term, Unit, alike, settled
+from bnfold.certificate.forms import Fixed, Form, Mismatch, Term, Unit, alike, channel_of, settled
 from bnfold.certificate.taps import Taps, align
 
 
@@ -97,7 +97,7 @@ def _constants(
 
 
 def _disagreement(apart: float, at: tuple[np.intp, ...]) -> str:
-    channel = int(at[1]) if len(at) > 1 and at[1] else int(max(at, default=0))
+    channel = channel_of(at)
     if not np.isfinite(apart):
         return f"channel {channel}: a weight that must be 0 is not"
     return f"channel {channel}: weights disagree by {apart:.2g} of their value"
