@@ -12,7 +12,6 @@ own and is written as soon as it is done. The exit status is 1 where the gate fa
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -23,9 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from modules import MODELS, _network
-from pages import BENCHMARKS, DOCS, machine, paragraph, write_json, write_section
-from workers import run, serve
-from zoo_models import Entry, add_selection, export, import_shim, selection, watched
+from pages import DOCS, paragraph
+from tables import Table, add_again
+from workers import serve
+from zoo_models import Entry, add_selection, export, import_shim, selection
 
 DATA = DOCS / "float64.json"
 PACKAGES = ("torch", "onnx", "onnxruntime", "timm", "torchvision")
@@ -115,37 +115,24 @@ def _row(name: str, model: Mapping[str, Any]) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_selection(parser)
-    parser.add_argument("--again", action="store_true", help="measure what is there already as well")
-    arguments = parser.parse_args()
-    entries = selection(parser, arguments)
-    if not arguments.names and not arguments.only:
-        entries = [*(Entry("models", path.stem) for path in sorted(MODELS.glob("*.pt"))), *entries]
-    known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
-    models: dict[str, Any] = known["models"]
-    for entry in watched(entries):
-        if arguments.again or "error" in models.get(entry.key, {"error": ""}):
-            task = {
-                "source": entry.source,
-                "name": entry.name,
-                "input": entry.input,
-                "seed": arguments.seed,
-                "shim": arguments.shim,
-            }
-            models[entry.key] = run(Path(__file__), task)
-            known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
-            write_json(DATA, known)
-            write_section(BENCHMARKS, "float64", section(known))
-    bad = [
+def shortfalls(models: Mapping[str, Any]) -> list[str]:
+    """Networks that fail the gate, and those that could not be measured."""
+    return [
         f"{name}: {m.get('error', m.get('level'))}"
         for name, m in models.items()
         if m.get("level") not in ("pass", "warn")
     ]
-    for line in bad:
-        print(line, file=sys.stderr)
-    return int(bool(bad))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_selection(parser)
+    add_again(parser)
+    arguments = parser.parse_args()
+    entries = selection(parser, arguments)
+    if not arguments.names and not arguments.only:
+        entries = [*(Entry("models", path.stem) for path in sorted(MODELS.glob("*.pt"))), *entries]
+    return Table("float64", Path(__file__), DATA, PACKAGES, section, shortfalls).measure(entries, arguments)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,15 @@ exit status is 1 where a network became measurably slower, or could not be measu
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pages import BENCHMARKS, DOCS, machine, paragraph, write_json, write_section
-from workers import run, serve
-from zoo_models import Entry, add_selection, build, export, import_shim, selection, watched
+from pages import DOCS, paragraph
+from tables import Table, add_again
+from workers import serve
+from zoo_models import Entry, add_selection, build, export, import_shim, selection
 
 DATA = DOCS / "latency.json"
 PACKAGES = ("torch", "onnxruntime", "timm", "torchvision")
@@ -101,30 +101,11 @@ def main() -> int:
     add_selection(parser)
     parser.add_argument("--min-time", type=float, default=10.0, help="seconds to time each network for")
     parser.add_argument("--rtol", type=float, default=1e-3, help="largest difference of an output before it is timed")
-    parser.add_argument("--again", action="store_true", help="measure what is there already as well")
+    add_again(parser)
     arguments = parser.parse_args()
+    table = Table("latency", Path(__file__), DATA, PACKAGES, section, shortfalls)
     entries = selection(parser, arguments)
-    known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
-    models: dict[str, Any] = known["models"]
-    for entry in watched(entries):
-        if arguments.again or "error" in models.get(entry.key, {"error": ""}):
-            task = {
-                "source": entry.source,
-                "name": entry.name,
-                "input": entry.input,
-                "seed": arguments.seed,
-                "min_time": arguments.min_time,
-                "rtol": arguments.rtol,
-                "shim": arguments.shim,
-            }
-            models[entry.key] = run(Path(__file__), task)
-            known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
-            write_json(DATA, known)
-            write_section(BENCHMARKS, "latency", section(known))
-    missed = shortfalls(models)
-    for line in missed:
-        print(line, file=sys.stderr)
-    return int(bool(missed))
+    return table.measure(entries, arguments, min_time=arguments.min_time, rtol=arguments.rtol)
 
 
 if __name__ == "__main__":

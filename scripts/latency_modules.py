@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -21,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pages import BENCHMARKS, DOCS, machine, paragraph, write_json, write_section
-from workers import run, serve
-from zoo_models import SHIM, Entry, build, draw_statistics, import_shim, watched
+from pages import DOCS, paragraph
+from tables import Table, add_again
+from workers import serve
+from zoo_models import SHIM, Entry, build, draw_statistics, import_shim
 
 DATA = DOCS / "latency_modules.json"
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -108,35 +108,23 @@ def _lines(name: str, model: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def failures(models: Mapping[str, Any]) -> list[str]:
+    """Networks that could not be measured."""
+    return [f"{name}: {model['error']}" for name, model in models.items() if "error" in model]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", help="only these networks: NAME,NAME")
     parser.add_argument("--min-time", type=float, default=4.0, help="seconds to time each network for, in each way")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shim", default=str(SHIM), help="a Python file to run before torchvision, if it is there")
-    parser.add_argument("--again", action="store_true", help="measure what is there already as well")
+    add_again(parser)
     arguments = parser.parse_args()
     wanted = set((arguments.only or "").split(",")) - {""}
-    known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
-    models: dict[str, Any] = known["models"]
-    for entry in watched([entry for entry in NETWORKS if not wanted or entry.name in wanted]):
-        if arguments.again or "error" in models.get(entry.key, {"error": ""}):
-            task = {
-                "source": entry.source,
-                "name": entry.name,
-                "input": entry.input,
-                "seed": arguments.seed,
-                "min_time": arguments.min_time,
-                "shim": arguments.shim,
-            }
-            models[entry.key] = run(Path(__file__), task)
-            known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
-            write_json(DATA, known)
-            write_section(BENCHMARKS, "latency-modules", section(known))
-    failed = [f"{name}: {model['error']}" for name, model in models.items() if "error" in model]
-    for line in failed:
-        print(line, file=sys.stderr)
-    return int(bool(failed))
+    entries = [entry for entry in NETWORKS if not wanted or entry.name in wanted]
+    table = Table("latency-modules", Path(__file__), DATA, PACKAGES, section, failures)
+    return table.measure(entries, arguments, min_time=arguments.min_time)
 
 
 if __name__ == "__main__":

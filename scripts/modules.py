@@ -17,7 +17,6 @@ import copy
 import ctypes
 import gc
 import importlib
-import json
 import sys
 import threading
 import time
@@ -27,9 +26,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from pages import BENCHMARKS, DOCS, machine, paragraph, write_json, write_section
-from workers import run, serve
-from zoo_models import Entry, add_selection, build, export, import_shim, selection, watched
+from pages import DOCS, paragraph
+from tables import Table, add_again, has_failed
+from workers import serve
+from zoo_models import Entry, add_selection, build, export, import_shim, selection
 
 DATA = DOCS / "modules.json"
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -221,7 +221,7 @@ def section(data: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, model: Mapping[str, Any]) -> str:
-    if "error" in model and isinstance(model["error"], str):
+    if has_failed(model):
         return f"| `{name}` | {model['error']} | | | | | | | | | | | | | |"
     (onnx_left, left), (onnx_merged, merged), (before, after) = model["left"], model["merged"], model["error"]
     seconds, peak = model["seconds"], model["peak_bytes"]
@@ -242,7 +242,7 @@ def shortfalls(models: Mapping[str, Any]) -> list[str]:
     """What is not as promised."""
     found = []
     for name, model in models.items():
-        if isinstance(model["error"], str):
+        if has_failed(model):
             found.append(f"{name}: {model['error']}")
             continue
         if len(set(model["left"])) > 1:
@@ -255,30 +255,12 @@ def shortfalls(models: Mapping[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_selection(parser)
-    parser.add_argument("--again", action="store_true", help="measure what is there already as well")
+    add_again(parser)
     arguments = parser.parse_args()
     entries = selection(parser, arguments)
     if not arguments.names and not arguments.only:
         entries = [*(Entry("models", path.stem) for path in sorted(MODELS.glob("*.pt"))), LARGE, *entries]
-    known: dict[str, Any] = json.loads(DATA.read_text()) if DATA.is_file() else {"models": {}}
-    models: dict[str, Any] = known["models"]
-    for entry in watched(entries):
-        if arguments.again or isinstance(models.get(entry.key, {"error": ""})["error"], str):
-            task = {
-                "source": entry.source,
-                "name": entry.name,
-                "input": entry.input,
-                "seed": arguments.seed,
-                "shim": arguments.shim,
-            }
-            models[entry.key] = run(Path(__file__), task)
-            known |= {"machine": machine(*PACKAGES), "seed": arguments.seed}
-            write_json(DATA, known)
-            write_section(BENCHMARKS, "modules", section(known))
-    missed = shortfalls(models)
-    for line in missed:
-        print(line, file=sys.stderr)
-    return int(bool(missed))
+    return Table("modules", Path(__file__), DATA, PACKAGES, section, shortfalls).measure(entries, arguments)
 
 
 if __name__ == "__main__":
