@@ -193,9 +193,8 @@ def verify(
         proof = prove(first, second) if level == "full" else None
         exact = float64_runner(first) if level == "full" else None
         compared = _compared(runner, other, trials, progress, exact, by_place=by_place)
-        if isinstance(compared, Verdict):
-            return compared if proof is None else compared.with_proof(proof, tolerant=tolerant)
-        verdict = _judged(compared, rtol, atol, proved=proof is not None and proof.proved)
+        proved = proof is not None and proof.proved
+        verdict = compared if isinstance(compared, Verdict) else _judged(compared, rtol, atol, proved=proved)
         return verdict if proof is None else verdict.with_proof(proof, tolerant=tolerant)
 
 

@@ -125,21 +125,29 @@ def _widened(const: Bound, taps: Taps) -> tuple[int, ...]:
 
 def wider(taps: Taps, begin: tuple[int, ...], end: tuple[int, ...]) -> Taps | None:
     """Padding of padding; None of anything else."""
-    if set(taps.window) != {1} or taps.groups != taps.ins or taps.ins != taps.outs or set(taps.slide.strides) != {1}:
-        return None
-    one = taps.slide
-    both = (tuple(a + b for a, b in zip(x, y, strict=True)) for x, y in ((one.begin, begin), (one.end, end)))
-    before, behind = both
-    return replace(taps, slide=replace(one, begin=before, end=behind))
+    return _padded(taps, begin, end) if _only_pads(taps) else None
 
 
 def _padding(term: Taps, taps: Taps) -> tuple[Taps, Bound] | None:
-    """Padding before a convolution as the convolution's own."""
-    pure = set(term.window) <= {1} and term.groups == term.ins == term.outs and set(term.slide.strides) <= {1}
-    one, two = term.slide, taps.slide
-    if not pure or two.transposed or two.automatic != "NOTSET" or len(term.window) != len(taps.window):
+    """Padding before a convolution as the convolution's own, and the scale that stood there; None of anything else."""
+    slides = not taps.slide.transposed and taps.slide.automatic == "NOTSET" and len(term.window) == len(taps.window)
+    if not _only_pads(term) or not slides:
         return None
-    begin = tuple(a + b for a, b in zip(one.begin, two.begin, strict=True))
-    end = tuple(a + b for a, b in zip(one.end, two.end, strict=True))
-    scale = spread(Bound(term.mid.reshape(-1), np.broadcast_to(term.err, term.mid.shape).reshape(-1)), 1, term.rank)
-    return replace(taps, slide=replace(two, begin=begin, end=end, sizes=one.sizes)), scale
+    padded = _padded(taps, term.slide.begin, term.slide.end)
+    scale = Bound(term.mid.reshape(-1), np.broadcast_to(term.err, term.mid.shape).reshape(-1))
+    return replace(padded, slide=replace(padded.slide, sizes=term.slide.sizes)), spread(scale, 1, term.rank)
+
+
+def _only_pads(taps: Taps) -> bool:
+    """Whether a kernel only scales channels and puts zeros around them."""
+    one_tap = set(taps.window) <= {1} and set(taps.slide.strides) <= {1}
+    return one_tap and taps.groups == taps.ins == taps.outs
+
+
+def _padded(taps: Taps, begin: tuple[int, ...], end: tuple[int, ...]) -> Taps:
+    """The kernel with more zeros before and behind."""
+    before, behind = (
+        tuple(a + b for a, b in zip(own, more, strict=True))
+        for own, more in ((taps.slide.begin, begin), (taps.slide.end, end))
+    )
+    return replace(taps, slide=replace(taps.slide, begin=before, end=behind))

@@ -54,22 +54,10 @@ class Pair:
         """Results that are the same before and after."""
         return [plain(v, 0 if v.shape is None else len(v.shape)) for v in self.after.outputs]
 
-    def same(self, unit: Unit | None, what: str = "it") -> None:
+    def same(self, unit: Unit | None) -> None:
         """Demands an operand that is the same before and after."""
-        if unit is None or unit.is_plain:
-            return
-        wrong = ~(unit.scale.holds(1.0) & unit.shift.holds(0.0))
-        fixed = self.fixed(unit.value)
-        if fixed is not None:
-            alike = np.abs(unit.shift.mid - fixed.mid) <= unit.shift.err + fixed.err
-            wrong = wrong & ~((unit.scale.mid == 0) & alike & unit.shift.known)
-        if not wrong.any():
-            return
-        at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-        scale, shift = (np.broadcast_to(b.mid, wrong.shape)[at] for b in (unit.scale, unit.shift))
-        raise Mismatch(
-            f"{what} reads {scale:.9g}·x {'+' if shift >= 0 else '−'} {abs(shift):.4g} {_place(at)}", differs=True
-        )
+        if unit is not None:
+            demand_same(unit, self.fixed(unit.value), "it")
 
     def unshifted(self, unit: Unit) -> Unit:
         """An operand whose zero is the same, which it must be."""
@@ -80,8 +68,30 @@ class Pair:
         return unit.moved(unit.value, lambda bound: moves.even(bound, axes))
 
 
-def _place(at: tuple[np.intp, ...]) -> str:
-    return f"in channel {channel_of(at)}"
+def demand_same(unit: Unit, fixed: Bound | None, what: str) -> None:
+    """Demands a value that is the same before and after.
+
+    Args:
+        unit: Its unit.
+        fixed: What constant it is after, per channel, NaN where it is none; None where it never is.
+        what: Who demands it, for the message.
+
+    Raises:
+        Mismatch: It is another one.
+    """
+    if unit.is_plain:
+        return
+    wrong = ~(unit.scale.holds(1.0) & unit.shift.holds(0.0))
+    if fixed is not None:
+        alike = np.abs(unit.shift.mid - fixed.mid) <= unit.shift.err + fixed.err
+        wrong = wrong & ~((unit.scale.mid == 0) & alike & unit.shift.known)
+    if not wrong.any():
+        return
+    at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+    scale, shift = (np.broadcast_to(b.mid, wrong.shape)[at] for b in (unit.scale, unit.shift))
+    sign = "+" if shift >= 0 else "−"
+    place = f"in channel {channel_of(at)}"
+    raise Mismatch(f"{what} reads {scale:.9g}·x {sign} {abs(shift):.4g} {place}", differs=True)
 
 
 def only(units: Units) -> Unit:

@@ -25,7 +25,7 @@ from bnfold.certificate.laws import OWN_CONSTANTS, law_of
 from bnfold.certificate.linear import average
 from bnfold.certificate.meanings import is_linear, meaning
 from bnfold.certificate.near import FURTHEST, needed, readers, same_attributes, same_shape, trimmed
-from bnfold.certificate.pair import Pair
+from bnfold.certificate.pair import Pair, demand_same, rigid
 from bnfold.certificate.sides import Of, Side, rank_of
 from bnfold.certificate.units import unit_in
 from bnfold.frontends.context import ONNX_DOMAINS, bodies
@@ -131,8 +131,7 @@ class Walk:
                 self.findings.problems.append(Problem(name, "the constant that is handed out differs", True))
             return
         try:
-            pair = _nothing_pair(self)
-            pair.same(self.unit(self.form(value), other), "the output")
+            demand_same(self.unit(self.form(value), other), self.fixed.of(other), "the output")
         except Mismatch as mismatch:
             if value not in self._failed:
                 certain = value not in self._doubtful
@@ -309,8 +308,10 @@ class Walk:
         mismatches: list[Mismatch] = []
         for candidate in self._alike(node):
             try:
-                units, pair = self._operands(node, candidate), self._pair(node, candidate)
-                results = law_of(node)(pair, units) if node.domain in ONNX_DOMAINS else _opaque(pair, units)
+                units = self._operands(node, candidate)
+                pair = Pair(node, candidate, self.old, self.new, self.fixed.of)
+                law = law_of(node) if node.domain in ONNX_DOMAINS else rigid  # of another domain, nothing else is known
+                results = law(pair, units)
                 self._bodies(node, candidate)
             except Mismatch as mismatch:
                 named = candidate.name == node.name or candidate.outputs[0].name == node.outputs[0].name
@@ -382,9 +383,6 @@ class Walk:
             return True  # what counts is the shape that results
         return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
-    def _pair(self, node: ir.Node, candidate: ir.Node) -> Pair:
-        return Pair(node, candidate, self.old, self.new, self.fixed.of)
-
     def _bodies(self, node: ir.Node, candidate: ir.Node) -> None:
         """Bodies of control flow are graphs of their own, which read the same values."""
         mine, theirs = bodies(node), bodies(candidate)
@@ -444,16 +442,3 @@ class Walk:
 
 ZERO_KEEPING = ("Abs", "Clip", "LeakyRelu", "PRelu", "Relu")
 AFFINE = ("Add", "BatchNormalization", "Div", "Dropout", "Identity", "Mul", "Neg", "Sub")
-
-
-def _opaque(pair: Pair, units: Iterable[Unit | None]) -> list[Unit]:
-    """An operator of another domain: the same operands give the same results."""
-    for unit in units:
-        pair.same(unit)
-    return pair.plain()
-
-
-def _nothing_pair(walk: Walk) -> Pair:
-    """A pair for values that no operator reads."""
-    node = ir.Node("", "Identity", [], num_outputs=0)
-    return Pair(node, node, walk.old, walk.new, walk.fixed.of)
