@@ -148,7 +148,7 @@ class Kernel:
             moved = moved.reshape(self.groups, out // self.groups, inner, *taps)
         return moved
 
-    def factors(self, out: Array, inner: Array) -> Array:
+    def factors(self, out: Array, inner: Array) -> tuple[Array, Array]:
         """What to multiply the stored array with, so that outputs are scaled by `out` and inputs by `inner`.
 
         Args:
@@ -156,16 +156,24 @@ class Kernel:
             inner: float64[in_channels].
 
         Returns:
-            float64, broadcastable against the stored shape.
+            Two arrays, float64, broadcastable against the stored shape. The factors are their product, which is as
+            large as the weight.
         """
-        both = out.reshape(self.groups, -1, 1) * inner.reshape(self.groups, 1, -1)
-        if self.groups_on_input:  # [groups, in/groups, out/groups] → [in, out/groups]
-            both = both.swapaxes(1, 2).reshape(self.in_channels, -1).T
+        if self.groups_on_input:
+            whole, within, axes = inner, out, (self.in_axis, self.out_axis)
         else:
-            both = both.reshape(self.out_channels, -1)
+            whole, within, axes = out, inner, (self.out_axis, self.in_axis)
+        rows = within.reshape(self.groups, -1)
+        if self.groups > 1:
+            rows = np.repeat(rows, len(whole) // self.groups, axis=0)
+        first, second = (self._along(axes, each) for each in (whole[:, np.newaxis], rows))
+        return first, second
+
+    def _along(self, axes: tuple[int, int], matrix: Array) -> Array:
+        """A matrix broadcastable against the stored shape, its rows and columns along these axes."""
         shape = [1] * len(self.shape)
-        shape[self.out_axis], shape[self.in_axis] = both.shape
-        return (both if self.out_axis < self.in_axis else both.T).reshape(shape)
+        shape[axes[0]], shape[axes[1]] = matrix.shape
+        return (matrix if axes[0] < axes[1] else matrix.T).reshape(shape)
 
     def first_outputs(self, weight: NDArray[Any]) -> NDArray[Any]:
         """The weights of one output channel of each group: float[in_channels, taps]."""
@@ -239,16 +247,22 @@ def rewrite(
     shift = writer.inverse_scale * shift + writer.inverse_shift
     if (reader.scale == 1).all() and (writer.inverse_scale == 1).all():
         return weight, shift
-    return _scaled(weight, kernel.factors(writer.inverse_scale, reader.scale)), shift
+    return _scaled(weight, *kernel.factors(writer.inverse_scale, reader.scale)), shift
 
 
-def _scaled(weight: NDArray[Any], factors: Array) -> NDArray[Any]:
-    """`weight · factors` in float64, rounded once, piece by piece: a large layer at once would take its room twice."""
+def _scaled(weight: NDArray[Any], *factors: Array) -> NDArray[Any]:
+    """A weight times the product of two factors in float64, rounded once.
+
+    Piece by piece, as a large layer would take its room twice over, and in one buffer, as the holes that pieces of many
+    sizes leave in the heap are memory too.
+    """
     rows = max(1, PIECE * len(weight) // max(weight.size, 1))
-    if rows >= len(weight):
-        return round_once(weight * factors, weight.dtype)
     result = np.empty(weight.shape, weight.dtype)
+    buffer = np.empty((min(rows, len(weight)), *weight.shape[1:]))
     for start in range(0, len(weight), rows):
         piece = slice(start, start + rows)
-        result[piece] = round_once(weight[piece] * (factors[piece] if len(factors) > 1 else factors), weight.dtype)
+        first, second = (each[piece] if len(each) > 1 else each for each in factors)
+        wide = buffer[: len(result[piece])]
+        np.multiply(weight[piece], first * second, out=wide)
+        result[piece] = round_once(wide, weight.dtype)
     return result

@@ -91,8 +91,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "lost group axis",
         "bnfold/affine.py",
-        "both = out.reshape(self.groups, -1, 1) * inner.reshape(self.groups, 1, -1)",
-        "both = out.reshape(self.groups, -1, 1) * inner.reshape(self.groups, 1, -1)[:1]",
+        "rows = np.repeat(rows, len(whole) // self.groups, axis=0)",
+        "rows = np.repeat(rows[:1], len(whole), axis=0)",
         AFFINE,
     ),
     Mutant(
@@ -112,8 +112,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "weights computed in float32",
         "bnfold/affine.py",
-        "        return round_once(weight * factors, weight.dtype)\n",
-        "        return weight * factors.astype(weight.dtype)\n",
+        "        np.multiply(weight[piece], first * second, out=wide)\n",
+        "        np.multiply(weight[piece], (first * second).astype(weight.dtype), out=wide)\n",
         AFFINE,
     ),
     Mutant(

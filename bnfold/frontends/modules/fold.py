@@ -138,6 +138,8 @@ class _Attempt:
             better = self._graph("the result is a graph, because merging branches removes more BatchNorms")
             if better[1].kept < kept:
                 return better
+        plan = planned.folding.plan
+        del reading, free, planned  # megabytes of units, not wanted beside two networks
         if not self._is_the_same(changes):
             if self.merged:
                 return self._again(self.baked, merging=False)
@@ -146,7 +148,7 @@ class _Attempt:
             stay = "1 sum of branches stays" if unmerged == 1 else f"{unmerged} sums of branches stay"
             self.notes += (f"{stay} as forward writes it; prefer='graph' merges them",)
         assert self.rounds.ledger is not None
-        self.rounds.ledger.folded(planned.folding.plan)
+        self.rounds.ledger.folded(plan)
         return self.ours, self.rounds.plan(), self.notes
 
     def _again(self, baked: frozenset[str], *, merging: bool) -> Folded:
