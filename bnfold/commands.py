@@ -67,11 +67,12 @@ def explain_reasons(code: str | None, terminal: Terminal) -> int:
             close = difflib.get_close_matches(code.upper(), reasons, n=1)
             guess = f"Did you mean {close[0]}? " if close else ""
             raise UsageError(f"no reason has the code {code!r}", f"{guess}See them all: bnfold explain.")
-        wanted = list(reasons.values()) if code is None else [reasons[code.upper()]]
+        from bnfold.explaining import print_explanation, print_reasons
 
-        from bnfold.render import print_reasons
-
-        terminal.show(lambda console: print_reasons(wanted, console))
+        if code is None:
+            terminal.show(lambda console: print_reasons(list(reasons.values()), console))
+        else:
+            terminal.show(lambda console: print_explanation(reasons[code.upper()], console))
         return 0
 
     return terminal.guard(work)

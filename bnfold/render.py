@@ -19,7 +19,6 @@ from bnfold.accuracy import Accuracy
 from bnfold.bench import Timing
 from bnfold.drift import Drift, Layer
 from bnfold.plan import Plan, Site
-from bnfold.reasons import Reason
 from bnfold.recalibrate import Recalibration
 from bnfold.report import Report
 from bnfold.verify import Verdict
@@ -80,20 +79,10 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     _print_files(report, console)
 
 
-def print_reasons(reasons: Sequence[Reason], console: Console) -> None:
-    """Prints what reason codes mean and what to do about them."""
-    for index, reason in enumerate(reasons):
-        if index:
-            console.print()
-        console.print(Text(reason.code, style="bold"))
-        _print_sentence(f"{reason.text[:1].upper()}{reason.text[1:]}.", console)
-        _print_sentence(reason.advice, console)
-
-
 def headline(report: Report) -> Text:
     """The verdict in one line."""
     if report.plan is not None:
-        line = _fold_headline(report.plan, "folded" if report.command == "convert" else "would fold")
+        line = _fold_headline(report.plan, would=report.command != "convert")
         good = report.plan.kept == 0
     elif report.verification is not None:
         good = report.verification.passed
@@ -114,12 +103,13 @@ def headline(report: Report) -> Text:
     return Text(line, style="bold green" if good else "bold red" if report.plan is None else "bold yellow")
 
 
-def _fold_headline(plan: Plan, verb: str) -> str:
+def _fold_headline(plan: Plan, *, would: bool) -> str:
     noun = "BatchNorm" if plan.batch_norms == 1 else "BatchNorms"
     if not plan.batch_norms:
         others = any(site.status == "folded" for site in plan.affines)
         return f"0 {noun}" if others else f"0 {noun}: nothing to fold"
-    parts = [(plan.folded, verb), (plan.merged, "merged"), (plan.kept, "kept")]
+    fold, merge = ("would fold", "would merge") if would else ("folded", "merged")
+    parts = [(plan.folded, fold), (plan.merged, merge), (plan.kept, "kept")]
     said = ", ".join(f"{count} {word}" for count, word in parts if count)
     return f"{plan.batch_norms} {noun} → {plan.kept} ({said})"
 
@@ -133,7 +123,7 @@ def _print_affines(plan: Plan, console: Console) -> None:
     ):
         folded = sum(site.status != "kept" for site in sites)
         if folded:
-            _print_sentence(f"and {folded} of {len(sites)} {what}", console)
+            print_sentence(f"and {folded} of {len(sites)} {what}", console)
 
 
 def _print_kept(plan: Plan, console: Console, verbose: bool) -> None:
@@ -147,7 +137,7 @@ def _print_kept(plan: Plan, console: Console, verbose: bool) -> None:
     _print_title("Kept", console)
     for code, sites in kept.items():
         assert sites[0].reason is not None
-        _print_sentence(f"{code}: {sites[0].reason.text}", console)
+        print_sentence(f"{code}: {sites[0].reason.text}", console)
         shown = sites if verbose else sites[:KEPT_SHOWN]
         for site in shown:
             console.print(Padding(Text(printable(site.name, LONGEST_NAME)), (0, 0, 0, 2 * INDENT), expand=False))
@@ -195,9 +185,9 @@ def _print_verification(verdict: Verdict, console: Console, verbose: bool) -> No
         Text.assemble(("Verification ", "bold"), (state, style), f" ({verdict.level}, {_inputs(verdict)}){largest}")
     )
     for sentence in verdict.failures:
-        _print_sentence(sentence, console, "red")
+        print_sentence(sentence, console, "red")
     for sentence in verdict.notes:
-        _print_sentence(sentence, console)
+        print_sentence(sentence, console)
     if len(verdict.outputs) < 2 and not verbose:
         return
     shown = sorted(verdict.outputs, key=lambda output: -(output.rel if output.rel is not None else float("inf")))
@@ -227,8 +217,8 @@ def _print_benchmark(timing: Timing, console: Console) -> None:
     title = f"Latency at batch {timing.batch} on {threads} thread{'' if threads == 1 else 's'}"
     _print_table(title, columns, rows, console)
     for row in timing.rows if not single else ():
-        _print_sentence(f"{row.runtime}: {row.verdict}", console)
-    _print_sentence("control: the model before against itself", console, "dim")
+        print_sentence(f"{row.runtime}: {row.verdict}", console)
+    print_sentence("control: the model before against itself", console, "dim")
 
 
 def _print_accuracy(found: Accuracy, console: Console) -> None:
@@ -242,9 +232,9 @@ def _print_accuracy(found: Accuracy, console: Console) -> None:
     if found.agreement is not None:
         said = f"the same prediction for {100 * found.agreement:.4g} % of the rows"
         ties = f"; {found.ties} of the {found.changed} others {'is a tie' if found.ties == 1 else 'are ties'}"
-        _print_sentence(f"{said}{f'{ties} within the error allowed' if found.changed else ''}", console)
+        print_sentence(f"{said}{f'{ties} within the error allowed' if found.changed else ''}", console)
     if found.p is not None and found.low is not None and found.high is not None:
-        _print_sentence(
+        print_sentence(
             f"{found.lost} right before and wrong after, {found.gained} the other way round: McNemar's exact "
             f"p = {found.p:.3g}, 95 % interval of the change {found.low:+.3g} to {found.high:+.3g}",
             console,
@@ -253,7 +243,7 @@ def _print_accuracy(found: Accuracy, console: Console) -> None:
 
 def _print_drift(found: Drift, console: Console, verbose: bool) -> None:
     _print_layers("Drift", found.layers, console, verbose)
-    _print_sentence(
+    print_sentence(
         f"in standard deviations, root mean square over the channels; from {found.limit:.3g} on, {found.n} rows say "
         "that it is neither sampling noise nor what mini-batches do in training",
         console,
@@ -261,13 +251,13 @@ def _print_drift(found: Drift, console: Console, verbose: bool) -> None:
     )
     if found.drifted:
         advice = "bnfold convert --recalibrate DATA takes the statistics from such data"
-        _print_sentence(f"{advice}; measure with --data whether that is better", console)
+        print_sentence(f"{advice}; measure with --data whether that is better", console)
 
 
 def _print_recalibration(found: Recalibration, console: Console, verbose: bool) -> None:
     _print_layers("Recalibrated: how far the stored statistics were off", found.layers, console, verbose)
     passes = "1 pass" if found.passes == 1 else f"{found.passes} passes"
-    _print_sentence(f"from {found.n} rows of {found.data}, layer by layer in {passes}", console)
+    print_sentence(f"from {found.n} rows of {found.data}, layer by layer in {passes}", console)
 
 
 def _print_layers(title: str, layers: Sequence[Layer], console: Console, verbose: bool) -> None:
@@ -299,7 +289,7 @@ def _print_notes(report: Report, console: Console, verbose: bool) -> None:
     if notes:
         _print_title("Notes", console)
     for note in notes:
-        _print_sentence(note, console)
+        print_sentence(note, console)
 
 
 def _print_files(report: Report, console: Console) -> None:
@@ -314,7 +304,8 @@ def _print_files(report: Report, console: Console) -> None:
         console.print(Text(f"Not written; left as {printable(report.rejected, LONGEST_SENTENCE)}", style="bold red"))
 
 
-def _print_sentence(sentence: str, console: Console, style: str = "") -> None:
+def print_sentence(sentence: str, console: Console, style: str = "") -> None:
+    """Prints a sentence, indented and wrapped, whatever names stand in it."""
     text = Text(printable(sentence, LONGEST_SENTENCE), style=style)
     console.print(Padding(text, (0, 0, 0, INDENT), expand=False))
 

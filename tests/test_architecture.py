@@ -20,6 +20,7 @@ FLOORS = [
     {
         "errors",
         "reasons",
+        "explanations",
         "affine",
         "compare",
         "layout",
@@ -78,7 +79,7 @@ FLOORS = [
         "loaders",
     },
     {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
-    {"report", "render", "conditions"},
+    {"report", "render", "explaining", "conditions"},
     {"pipeline", "stages", "work", "measuring"},
     {"cli", "commands", "options", "terminal"},
     {"__init__", "__main__"},

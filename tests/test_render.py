@@ -14,7 +14,7 @@ from rich.console import Console
 from bnfold.bench import Row, Timing
 from bnfold.plan import Plan, Site
 from bnfold.reasons import Reason
-from bnfold.render import headline, print_reasons, print_report
+from bnfold.render import headline, print_report
 from bnfold.report import FileInfo, Report
 from bnfold.verify import OutputCheck, Verdict
 
@@ -219,17 +219,3 @@ def test_off_a_terminal_there_are_no_escapes() -> None:
     stream = io.StringIO()
     print_report(reports.report(), Console(file=stream, width=80))
     assert "\x1b" not in stream.getvalue()
-
-
-def test_reasons_are_explained() -> None:
-    stream = io.StringIO()
-    print_reasons([Reason.IO, Reason.HOOK], Console(file=stream, width=200))
-    assert stream.getvalue().splitlines() == [
-        "IO",
-        "  The value is a graph input or output, whose meaning must not change.",
-        f"  {Reason.IO.advice}",
-        "",
-        "HOOK",
-        "  A hook observes or changes the value.",
-        f"  {Reason.HOOK.advice}",
-    ]
