@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint property mutants bench zoo models clean
+.PHONY: help demo test lint docs property mutants bench zoo models clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ lint: $(VENV)/.ready-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+
+docs: $(VENV)/.ready-docs  ## the documentation as a site, in docs/_build; any warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 property: $(VENV)/.ready-test  ## the property tests with 20 times as many random graphs
 	BNFOLD_EXAMPLES=$${BNFOLD_EXAMPLES:-20} $(BIN)/python -m pytest -n $(JOBS) tests/test_property.py
@@ -57,3 +60,7 @@ $(VENV)/.ready-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing bnfold and its test tools into $(VENV); torch is large, so the first time takes minutes."
 	$(PIP) -e '.[test]'
 	@touch $(VENV)/.ready $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready-test
+	$(PIP) -e '.[docs]'
+	@touch $@

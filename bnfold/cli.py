@@ -13,6 +13,7 @@ import typer
 
 from bnfold import options as o
 from bnfold.commands import explain_reasons, run_command
+from bnfold.defaults import defaults
 from bnfold.errors import BnfoldError, InternalError, UsageError
 from bnfold.terminal import INTERRUPTED, Terminal, as_bug, print_error, usage_error, write
 
@@ -265,6 +266,17 @@ def _leave(command: str, arguments: dict[str, Any]) -> None:
     raise typer.Exit(run_command(command, arguments))
 
 
+def _defaults(command: Any) -> dict[str, dict[str, Any]]:
+    """What a file says the flags are by default, by command and parameter."""
+    parameters = {
+        name: {max(p.opts, key=len).removeprefix("--"): p for p in sub.params if p.param_type_name == "option"}
+        for name, sub in command.commands.items()
+    }
+    flags = {name: {flag: p.multiple for flag, p in each.items()} for name, each in parameters.items()}
+    found = defaults(flags)
+    return {name: {parameters[name][flag].name: value for flag, value in each.items()} for name, each in found.items()}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line.
 
@@ -276,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     command = typer.main.get_command(app)
     try:
-        code = command.main(args=argv, prog_name="bnfold", standalone_mode=False)
+        code = command.main(args=argv, prog_name="bnfold", standalone_mode=False, default_map=_defaults(command))
     except BnfoldError as error:
         print_error(error)
         return error.exit_code

@@ -81,7 +81,7 @@ FLOORS = [
     {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
     {"report", "render", "explaining", "conditions"},
     {"pipeline", "stages", "work", "measuring"},
-    {"cli", "commands", "options", "terminal"},
+    {"cli", "commands", "options", "terminal", "defaults"},
     {"__init__", "__main__"},
 ]
 LIGHT_FLOORS = 5

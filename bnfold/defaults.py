@@ -1,0 +1,115 @@
+"""Defaults of flags that stand in a file: `[tool.bnfold]` of pyproject.toml, or bnfold.toml.
+
+    [tool.bnfold]                  in pyproject.toml; the same keys without the prefix in bnfold.toml
+    threads = 1                    for every command that has the flag
+    fail-on = ["kept>0"]
+
+    [tool.bnfold.bench]            for one command
+    min-time = 5
+
+The nearest file counts, from the working directory upwards; bnfold.toml before pyproject.toml in one folder. Keys are
+the flags' names. What runs code, names a file, or overwrites one can only be said on the command line: a file that came
+with a download must not decide it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from bnfold.errors import UsageError
+from bnfold.wording import printable
+
+NAMES = ("bnfold.toml", "pyproject.toml")
+SAID_EACH_TIME = (
+    *("arch", "arch-arg", "data", "metric", "recalibrate", "trust-pickle"),  # these run code
+    *("force", "html", "input-data", "json", "junit", "markdown", "output"),  # these name files
+)
+
+Flags = Mapping[str, Mapping[str, bool]]  # command → flag → whether it may stand several times
+
+
+def defaults(flags: Flags, folder: str | os.PathLike[str] = ".") -> dict[str, dict[str, Any]]:
+    """The defaults that hold in a folder.
+
+    Args:
+        flags: The flags of every command, without their dashes, and whether each may stand several times.
+        folder: The working directory.
+
+    Returns:
+        Values by command and flag.
+
+    Raises:
+        UsageError: The file is no TOML, or a key in it is no flag.
+    """
+    for place in (Path(folder).absolute(), *Path(folder).absolute().parents):
+        for name in NAMES:
+            found = _table(place / name)
+            if found is not None:
+                return _by_command(found, flags, str(place / name))
+    return {}
+
+
+def _table(path: Path) -> Mapping[str, Any] | None:
+    """The table of a file that is for bnfold; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            content: Mapping[str, Any] = tomli.load(file)
+    except OSError:
+        return None
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        if path.name != "bnfold.toml":
+            return None  # whoever reads pyproject.toml for a living will say so
+        raise UsageError(f"{path} is no TOML file: {error}", "Correct the line it names.") from error
+    if path.name == "bnfold.toml":
+        return content
+    table = content.get("tool", {}).get("bnfold")
+    if table is not None and not isinstance(table, Mapping):
+        raise UsageError(f"{path}: tool.bnfold is not a table", "Write [tool.bnfold], and the defaults under it.")
+    return table
+
+
+def _by_command(table: Mapping[str, Any], flags: Flags, path: str) -> dict[str, dict[str, Any]]:
+    everywhere = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    known = sorted({flag for each in flags.values() for flag in each})
+    for key in everywhere:
+        _check_key(key, known, f"{path}: ", "flag")
+    found: dict[str, dict[str, Any]] = {name: {} for name in flags}
+    for name, own in flags.items():
+        found[name] = {key: _value(key, value, own[key], path) for key, value in everywhere.items() if key in own}
+    for name, own_values in table.items():
+        if not isinstance(own_values, Mapping):
+            continue
+        _check_key(name, sorted(flags), f"{path}: ", "command")
+        for key, value in own_values.items():
+            _check_key(key, sorted(flags[name]), f"{path}: [{name}] ", f"flag of {name}")
+            found[name][key] = _value(key, value, flags[name][key], path)
+    return found
+
+
+def _check_key(key: str, known: Sequence[str], where: str, what: str) -> None:
+    if key in SAID_EACH_TIME:
+        raise UsageError(
+            f"{where}{key} cannot have a default", f"Pass --{key} on the command line, where it is seen to be meant."
+        )
+    if key not in known:
+        close = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1)
+        guess = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
+        raise UsageError(f"{where}there is no {what} called {printable(key)}", guess)
+
+
+def _value(key: str, value: Any, several: bool, path: str) -> Any:
+    """A value as a flag takes it: text, or what stands for itself; a list where the flag may stand several times."""
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, (str, int, float, bool)) for each in values):
+        raise UsageError(f"{path}: {key} is neither text nor a number", "Write what would stand behind the flag.")
+    if several:
+        return [str(each) for each in values]
+    if isinstance(value, list):
+        return ",".join(map(str, value))  # --runtime ort,torch
+    return value
