@@ -15,6 +15,7 @@ LEVELS = ("full", "quick", "off")
 EXTERNAL_DATA = ("auto", "always", "never")
 DUPLICATE = ("never", "auto", "always")
 LEFTOVERS = ("keep", "affine", "conv")
+DEVICES = ("cpu", "cuda")
 RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile")
 METRICS = ("top1", "top5")
 MIN_TIME_S = 2.0
@@ -135,6 +136,15 @@ Runtimes = Annotated[
         metavar="NAME,...",
         text="Where to time: ort, ort-as-written (both if absent) for ONNX; torch, torch-compile for PyTorch.",
         choices=RUNTIMES,
+    ),
+]
+Device = Annotated[
+    str,
+    option(
+        "--device",
+        metavar="NAME",
+        text="Where to time: cpu; cuda, with CUDA events for PyTorch and onnxruntime-gpu for ONNX.",
+        choices=DEVICES,
     ),
 ]
 Threads = Annotated[int | None, option("--threads", metavar="N", text="Threads to time with; every core if absent.")]

@@ -30,6 +30,11 @@ ONNX_RUNTIMES = ("ort", "ort-as-written")
 TORCH_RUNTIMES = ("torch", "torch-compile")
 RUNTIMES = (*ONNX_RUNTIMES, *TORCH_RUNTIMES)
 
+ORT_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+
 IN_MEMORY_LIMIT_BYTES = 1_800_000_000  # protobuf refuses messages of 2 GiB and more
 
 
@@ -60,33 +65,46 @@ class Runner(Protocol):
 
 
 class OrtRunner:
-    """A model loaded by onnxruntime on the CPU.
+    """A model loaded by onnxruntime.
 
     Args:
         model: The file's path, or the serialised model.
         optimize: False runs the operators as written; True is onnxruntime's default.
         threads: Threads within an operator; None leaves it to onnxruntime.
         label: What an error message calls the model.
+        device: `"cpu"` or `"cuda"`, where operators that CUDA does not have still run on the CPU.
 
     Raises:
-        UnsupportedError: onnxruntime does not load the model.
+        UnsupportedError: onnxruntime does not load the model, or not on that device.
     """
 
     def __init__(
-        self, model: str | bytes, *, optimize: bool, threads: int | None = None, label: str = "the model"
+        self,
+        model: str | bytes,
+        *,
+        optimize: bool,
+        threads: int | None = None,
+        label: str = "the model",
+        device: str = "cpu",
     ) -> None:
         import onnxruntime
 
         self.name = "ort" if optimize else "ort-as-written"
-        self._label = label
+        self._label, self._device = label, device
         options = session_options(optimize=optimize, threads=threads)
+        providers = ORT_PROVIDERS[device]
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=list(providers))
         except Exception as error:
             raise UnsupportedError(
                 f"onnxruntime {onnxruntime.__version__} does not load {label}: {_one_line(error)}",
                 "Check the model with another runtime, or convert with --verify off.",
             ) from error
+        if self._session.get_providers()[0] != providers[0]:  # it falls back to the CPU with no more than a remark
+            raise UnsupportedError(
+                f"onnxruntime {onnxruntime.__version__} does not start {providers[0]} for {label}",
+                "Check that the GPU is visible and that CUDA and cuDNN are the versions onnxruntime-gpu asks for.",
+            )
         self.inputs: dict[str, tuple[str, tuple[int | None, ...] | None]] = {
             arg.name: (arg.type, _dims(arg.shape)) for arg in self._session.get_inputs()
         }
@@ -126,11 +144,35 @@ class OrtRunner:
         return named
 
     def prepared(self, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], Any]:
-        """A function that does one inference on these arrays; it raises as `run` does."""
-        return lambda: self.run(feeds)
+        """A function that does one inference on these arrays; it raises as `run` does.
+
+        On another device than the CPU inputs and outputs stay there, and it returns when the device is done.
+        """
+        if self._device == "cpu":
+            return lambda: self.run(feeds)
+        self.run(feeds)  # refuses in words what the binding would not
+        return self._bound(feeds, self._device)
+
+    def _bound(self, feeds: Mapping[str, NDArray[Any]], device: str) -> Callable[[], Any]:
+        """One inference from arrays that lie on a device to new ones there."""
+        from onnxruntime import OrtValue
+
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, device, 0))
+        for name in self.outputs:
+            binding.bind_output(name, device)
+
+        def infer() -> Any:
+            self._session.run_with_iobinding(binding)
+            return binding.get_outputs()
+
+        return infer
 
 
-def make_runner(runtime: str, model: str | bytes, *, threads: int | None = None, label: str = "the model") -> OrtRunner:
+def make_runner(
+    runtime: str, model: str | bytes, *, threads: int | None = None, label: str = "the model", device: str = "cpu"
+) -> OrtRunner:
     """The runner of an ONNX runtime by its name.
 
     Raises:
@@ -140,7 +182,7 @@ def make_runner(runtime: str, model: str | bytes, *, threads: int | None = None,
     check_runtime(runtime)
     if runtime not in ONNX_RUNTIMES:
         raise wrong_runtime(runtime, "ONNX")
-    return OrtRunner(model, optimize=runtime == "ort", threads=threads, label=label)
+    return OrtRunner(model, optimize=runtime == "ort", threads=threads, label=label, device=device)
 
 
 def check_runtime(runtime: str) -> None:

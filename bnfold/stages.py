@@ -60,6 +60,7 @@ class TimingOptions:
     runtimes: Sequence[str] | None
     threads: int | None
     min_time: float
+    device: str | None
 
 
 def read_given(
@@ -277,6 +278,7 @@ def timed(
         after,
         given.data,
         runtimes=options.runtimes,
+        device=options.device,
         threads=options.threads,
         min_time=options.min_time,
         seed=given.seed,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bnfold.errors import UnsafeError, UnsupportedError, UsageError
 from bnfold.feeds import InputDecl, make_feeds, model_inputs
+from bnfold.quiet import quiet
 from bnfold.runners import (
     ONNX_RUNTIMES,
     TORCH_RUNTIMES,
@@ -48,11 +49,13 @@ class OnnxSubject:
         file: Its path or its bytes.
         model: The same, read.
         label: What messages call it.
+        device: Where its runners put it: `"cpu"` or `"cuda"`.
     """
 
     file: str | bytes
     model: onnx_ir.Model
     label: str = "the model"
+    device: str = "cpu"
 
     kind = "ONNX"
     runtimes = ONNX_RUNTIMES
@@ -65,7 +68,11 @@ class OnnxSubject:
 
     def runner(self, runtime: str, *, threads: int | None = None) -> OrtRunner:
         """The model in one of its runtimes."""
-        return make_runner(runtime, self.file, threads=threads, label=self.label)
+        return make_runner(runtime, self.file, threads=threads, label=self.label, device=self.device)
+
+    def on(self, device: str) -> OnnxSubject:
+        """The same model for runners on a device."""
+        return replace(self, device=device)
 
     def again(self) -> OnnxSubject:
         """The same model; each runner loads it anew."""
@@ -89,6 +96,25 @@ class TorchSubject:
     as_written = "torch"
 
     @property
+    def device(self) -> str:
+        """Where its tensors are; the CPU where it has none."""
+        from bnfold.torchrunner import device_of
+
+        return str(device_of(self.network.module))
+
+    def on(self, device: str) -> TorchSubject:
+        """The same network on a device: as it is where it is there, else a copy.
+
+        Raises:
+            UnsupportedError: It cannot be copied there.
+        """
+        if self.device.partition(":")[0] == device.partition(":")[0]:
+            return self
+        from bnfold.torchrunner import moved
+
+        return replace(self, network=replace(self.network, module=moved(self.network.module, device, self.label)))
+
+    @property
     def declared(self) -> tuple[InputDecl, ...]:
         """The tensors it takes."""
         return self.network.declared
@@ -102,7 +128,8 @@ class TorchSubject:
     def again(self) -> TorchSubject:
         """A copy with weights of its own; the same network where it cannot be copied."""
         try:
-            return replace(self, network=replace(self.network, module=copy.deepcopy(self.network.module)))
+            with quiet():
+                return replace(self, network=replace(self.network, module=copy.deepcopy(self.network.module)))
         except Exception:  # what copying somebody's class raises is not known
             return self
 

@@ -657,17 +657,38 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "sessions timed in a fixed order",
-        "bnfold/bench.py",
+        "bnfold/timing.py",
         "for which in rng.permutation(len(calls)):",
         "for which in range(len(calls)):",
-        ("tests/test_bench.py", "-k", "order"),
+        ("tests/test_timing.py",),
+    ),
+    Mutant(
+        "work queued before is counted on CUDA",
+        "bnfold/cuda.py",
+        "        torch.cuda.synchronize()\n",
+        "",
+        ("tests/test_cuda.py",),
+    ),
+    Mutant(
+        "networks on CUDA timed by the clock on the wall",
+        "bnfold/bench.py",
+        'return {"stopwatch": event_seconds, "spin_up": SPIN_UP_S}',
+        'return {"spin_up": SPIN_UP_S}',
+        ("tests/test_cuda.py",),
+    ),
+    Mutant(
+        "a device in a traced graph left where it was",
+        "bnfold/torchrunner.py",
+        "torch.device, lambda _: torch.device(device), (node.args",
+        "torch.device, lambda there: there, (node.args",
+        ("tests/test_cuda.py",),
     ),
     Mutant(
         "a gain claimed inside the noise",
-        "bnfold/bench.py",
+        "bnfold/speedup.py",
         "if low > 1 and low > control_high:",
         "if low > 1:",
-        ("tests/test_bench.py", "-k", "control"),  # the others time real sessions, which a busy machine may fail
+        ("tests/test_speedup.py",),
     ),
     Mutant(
         "what was not measured passes --fail-on",

@@ -31,6 +31,7 @@ FLOORS = [
         "recipe",
         "moments",
         "significance",
+        "speedup",
     },
     {"graph", "system", "blocks"},
     {"laws"},
@@ -54,6 +55,9 @@ FLOORS = [
         "networks",
         "tensors",
         "torchrunner",
+        "timing",
+        "cuda",
+        "devices",
         "subjects",
         "pairing",
         "export",
@@ -89,7 +93,7 @@ HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
 MAX_LINES = 250
 LONGER_BECAUSE = {
     "affine.py": "the arithmetic of units; what is rounded, and how, is read in one place",
-    "bench.py": "one measurement; the rounds, the interval and the claim made of them are read together",
+    "bench.py": "one measurement; what it finds, and each step to it, are read together",
     "blocks.py": "one algorithm",
     "branches.py": "one search; how far a branch goes, and which are merged, are read together",
     "cli.py": "one function per command, which lists its flags",
@@ -115,6 +119,7 @@ LONGER_BECAUSE = {
     "runners.py": "one class per runtime, and the forms of a model it opens",
     "solver.py": "one search; its state and its steps back belong together",
     "stages.py": "one short function per step of the line",
+    "subjects.py": "the two kinds of subject, and every form they are opened from",
     "verify.py": "one judgement; each way to fail is next to the others",
 }
 
