@@ -65,7 +65,7 @@ def convert(
     atol: float | None = None,
     bench: bool = False,
     runtimes: Sequence[str] | None = None,
-    device: str | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     data: DataSource | None = None,
@@ -106,7 +106,7 @@ def convert(
         atol: What is allowed on top of it.
         bench: Whether to time both models.
         runtimes: Where to time them; None takes `ort` and `ort-as-written` for ONNX, `torch` for the others.
-        device: Where to time them: `"cpu"`, which None is for a file, or `"cuda"`.
+        device: Where to time them: `"cpu"` or `"cuda"`.
         threads: Threads to time them with; None takes every core.
         min_time: Seconds to time each runtime for.
         data: Rows to measure both models on: a `.npz` file with the arrays `x` and `y`, a folder of images by class,
@@ -142,7 +142,7 @@ def convert(
     form = output_format(target)
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
     check_renewal(target, form, renewal)
-    if bench and device is not None:
+    if bench:
         require_device(device, "ONNX" if form == "onnx" else "PyTorch")
     source = Source(model, arch, arch_args, trust_pickle, opset)
     if form == "onnx":
@@ -278,7 +278,7 @@ def bench(
     seed: int = 0,
     trust_pickle: bool = False,
     runtimes: Sequence[str] | None = None,
-    device: str | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     fail_on: Sequence[str] = (),

@@ -60,7 +60,7 @@ class TimingOptions:
     runtimes: Sequence[str] | None
     threads: int | None
     min_time: float
-    device: str | None
+    device: str
 
 
 def read_given(
