@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.cuda import SPIN_UP_S, event_seconds, gpu_name
+from bnfold.cuda import peak_bytes as cuda_peak_bytes
 from bnfold.devices import check_device, require_device
 from bnfold.errors import UsageError
 from bnfold.feeds import InputSpec, make_feeds
+from bnfold.latency import Row, Timing, row_of
+from bnfold.memory import peak_bytes
 from bnfold.pairing import Renamed, go_by_place
+from bnfold.quiet import quiet
 from bnfold.runners import (
     ONNX_RUNTIMES,
     RUNTIMES,
@@ -36,73 +40,11 @@ from bnfold.runners import (
     count_operators,
     wrong_runtime,
 )
-from bnfold.speedup import claim, median_interval
+from bnfold.startup import Startup, started
 from bnfold.subjects import OnnxSubject, Subject, TorchSubject, given_feeds, open_subjects
-from bnfold.timing import time_rounds
+from bnfold.timing import Call, Stopwatch, time_rounds, wall_seconds
 
 DEFAULT_MIN_TIME_S = 2.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One runtime's result. Without a second model, `after_ms`, `speedup`, `low` and `high` are None.
-
-    Attributes:
-        runtime: `"ort"`, `"ort-as-written"`, `"torch"` or `"torch-compile"`.
-        threads: Threads within an operator, of the CPU.
-        before_ms: Median latency of the model before, in milliseconds.
-        after_ms: The same of the model after.
-        speedup: Median of before / after over the rounds.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        control_low: Lower end of the interval of before / before.
-        control_high: Upper end.
-        verdict: What may be claimed, in words.
-        device: Where it ran: `"cpu"` or `"cuda"`.
-        before_p90_ms: What 90 % of the timings of the model before stay below, in milliseconds.
-        before_p99_ms: What 99 % do.
-        after_p90_ms: The same of the model after.
-        after_p99_ms: The same of the model after.
-    """
-
-    runtime: str
-    threads: int
-    before_ms: float
-    after_ms: float | None
-    speedup: float | None
-    low: float | None
-    high: float | None
-    control_low: float
-    control_high: float
-    verdict: str
-    device: str = "cpu"
-    before_p90_ms: float | None = None
-    before_p99_ms: float | None = None
-    after_p90_ms: float | None = None
-    after_p99_ms: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as it stands in `--json`."""
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What a benchmark found: one row per runtime.
-
-    Attributes:
-        rows: The rows.
-        batch: Elements of the first axis of the first input.
-        gpu: What the device is called; None for the CPU.
-    """
-
-    rows: tuple[Row, ...]
-    batch: int
-    gpu: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The benchmark as it stands in `--json`."""
-        return {"batch": self.batch, "gpu": self.gpu, "rows": [row.to_dict() for row in self.rows]}
 
 
 def bench(
@@ -140,6 +82,7 @@ def bench(
     """
     check_options(runtimes, threads, min_time, device)
     cores = threads or _usable_cores()
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     batch = next((spec.shape[0] for spec in specs if spec.shape), 1)
     rows: list[Row] = []
     with ExitStack() as stack:
@@ -159,12 +102,20 @@ def bench(
 
             with ExitStack() as session:
                 calls = [runner.prepared(feeds) for runner in _sessions(subjects, runtime, cores, session)]
-                times = time_rounds(calls, min_time=min_time, seed=seed, progress=part, **_clock(subjects[0], session))
+                stopwatch, spin_up = _clock(subjects[0], session)
+                with quiet():
+                    first = [stopwatch(call, 1) for call in calls]
+                times = time_rounds(
+                    calls, min_time=min_time, seed=seed, progress=part, stopwatch=stopwatch, spin_up=spin_up
+                )
+                startups = _startups(subjects, runtime, cores, feeds, first[::2], calls[::2])
             aside = _runtime_folds(subjects[0]) if runtime == "ort" and after is not None else ""
-            rows.append(_row(runtime, cores, times, seed, aside, place.partition(":")[0]))
+            rows.append(row_of(runtime, cores, place.partition(":")[0], times, startups, seed, aside))
         gpu = None if place == "cpu" else gpu_name(place)
-    first = next(iter(feeds.values()), np.zeros(0))
-    return Timing(tuple(rows), batch=first.shape[0] if first.ndim else 1, gpu=gpu)
+        sizes = [subject.bytes for subject in subjects]
+    shape = next((array.shape for array in feeds.values()), ())
+    after_bytes = None if after is None else sizes[1]
+    return Timing(tuple(rows), shape[0] if shape else 1, gpu, sizes[0], after_bytes, busy)
 
 
 def check_runtimes(subjects: Sequence[Subject], runtimes: Sequence[str] | None) -> tuple[str, ...]:
@@ -235,46 +186,39 @@ def _sessions(subjects: Sequence[Subject], runtime: str, threads: int, stack: Ex
     return runners
 
 
-def _clock(subject: Subject, session: ExitStack) -> dict[str, Any]:
-    """How its calls are timed: those of onnxruntime, and of PyTorch on the CPU, return when their work is done."""
+def _clock(subject: Subject, session: ExitStack) -> tuple[Stopwatch, float]:
+    """How calls are timed, and how long a device is spun up before.
+
+    Those of onnxruntime, and of PyTorch on the CPU, return when their work is done.
+    """
     if not isinstance(subject, TorchSubject) or subject.device == "cpu":
-        return {}
+        return wall_seconds, 0.0
     import torch
 
     session.enter_context(torch.cuda.device(subject.device))
-    return {"stopwatch": event_seconds, "spin_up": SPIN_UP_S}
+    return event_seconds, SPIN_UP_S
 
 
-def _row(
-    runtime: str, threads: int, times: NDArray[np.float64], seed: int, aside: str = "", device: str = "cpu"
-) -> Row:
-    """A row from the seconds of each round, float64[rounds, 2 or 3]."""
-    before_ms, before_p90, before_p99 = (float(q) * 1e3 for q in np.quantile(times[:, 0], [0.5, 0.9, 0.99]))
-    tails = {"before_p90_ms": before_p90, "before_p99_ms": before_p99}
-    _, control_low, control_high = median_interval(times[:, 0] / times[:, 1], seed)
-    if times.shape[1] == 2:
-        verdict = f"a model against itself differs by {control_low:.3f} to {control_high:.3f} on this machine"
-        return Row(
-            runtime, threads, before_ms, None, None, None, None, control_low, control_high, verdict, device, **tails
+def _startups(
+    subjects: Sequence[Subject],
+    runtime: str,
+    threads: int,
+    feeds: Mapping[str, NDArray[Any]],
+    first: Sequence[float],
+    calls: Sequence[Call],
+) -> tuple[Startup, ...]:
+    """What each model costs before it answers: a session of its own, or the first of the calls that were timed."""
+    if isinstance(subjects[0], TorchSubject):
+        peaks = [cuda_peak_bytes(call) if subjects[0].device != "cpu" else peak_bytes(call) for call in calls]
+        held = [subject.bytes or 0 for subject in subjects]
+        return tuple(
+            Startup(None, 1e3 * seconds, None if peak is None else weights + peak)
+            for seconds, weights, peak in zip(first, held, peaks, strict=True)
         )
-    after_ms, after_p90, after_p99 = (float(q) * 1e3 for q in np.quantile(times[:, 2], [0.5, 0.9, 0.99]))
-    tails |= {"after_p90_ms": after_p90, "after_p99_ms": after_p99}
-    speedup, low, high = median_interval(times[:, 0] / times[:, 2], seed)
-    verdict = claim(speedup, low, high, control_low, control_high) + aside
-    return Row(
-        runtime,
-        threads,
-        before_ms,
-        after_ms,
-        speedup,
-        low,
-        high,
-        control_low,
-        control_high,
-        verdict,
-        device,
-        **tails,
-    )
+    found = started([partial(subject.runner, runtime, threads=threads) for subject in subjects], feeds)
+    if subjects[0].device == "cpu":
+        return tuple(found)
+    return tuple(replace(startup, peak_bytes=None) for startup in found)  # onnxruntime does not tell that of the device
 
 
 def _runtime_folds(before: Subject) -> str:

@@ -35,6 +35,18 @@ def gpu_name(device: str = "cuda") -> str:
     return str(torch.cuda.get_device_name(device))
 
 
+def peak_bytes(call: Call) -> int:
+    """The largest amount of the device's memory that a call takes, beyond what is taken already."""
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return int(torch.cuda.max_memory_allocated() - held)
+
+
 def event_seconds(call: Call, repeats: int) -> float:
     """Seconds per call by CUDA events on the current stream; each call starts on an idle device."""
     import torch

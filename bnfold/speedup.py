@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2000
 
+CONTROL_LIMIT = 0.03  # on a quiet machine, a model differs from its own copy by less
+TAIL_LIMIT = 1.25
+
 
 def median_interval(ratios: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
     """The median of a series and its 95 % interval, by the moving-block bootstrap.
@@ -42,3 +45,23 @@ def claim(speedup: float, low: float, high: float, control_low: float, control_h
     if high < 1 and high < control_low:
         return f"{1 / speedup:.2f}× slower"
     return "no difference beyond the noise"
+
+
+def noise(twins: NDArray[np.float64], control_low: float, control_high: float) -> tuple[str, ...]:
+    """What shows in the times of a model and of its own copy that the machine does something else meanwhile.
+
+    Args:
+        twins: float64[rounds, 2], seconds.
+        control_low: Lower end of the control's interval.
+        control_high: Upper end.
+
+    Returns:
+        In words; nothing on a quiet machine.
+    """
+    found = []
+    if control_low < 1 - CONTROL_LIMIT or control_high > 1 + CONTROL_LIMIT:
+        found.append(f"a model against itself: {control_low:.3f} to {control_high:.3f}")
+    middle, slow = np.quantile(twins, [0.5, 0.9])
+    if slow > TAIL_LIMIT * middle:
+        found.append(f"one timing in ten takes {slow / middle:.2f} times the median or more")
+    return tuple(found)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bnfold.errors import UnsafeError, UnsupportedError, UsageError
 from bnfold.feeds import InputDecl, make_feeds, model_inputs
+from bnfold.onnxfile import stored_bytes
 from bnfold.quiet import quiet
 from bnfold.runners import (
     ONNX_RUNTIMES,
@@ -70,6 +71,13 @@ class OnnxSubject:
         """The model in one of its runtimes."""
         return make_runner(runtime, self.file, threads=threads, label=self.label, device=self.device)
 
+    @property
+    def bytes(self) -> int | None:
+        """The size of its file, with its external data."""
+        import onnx_ir
+
+        return len(self.file) if isinstance(self.file, bytes) else stored_bytes(onnx_ir.load(self.file), self.file)
+
     def on(self, device: str) -> OnnxSubject:
         """The same model for runners on a device."""
         return replace(self, device=device)
@@ -101,6 +109,13 @@ class TorchSubject:
         from bnfold.torchrunner import device_of
 
         return str(device_of(self.network.module))
+
+    @property
+    def bytes(self) -> int:
+        """The size of its weights."""
+        from bnfold.tensors import weight_bytes
+
+        return weight_bytes(self.network.module)
 
     def on(self, device: str) -> TorchSubject:
         """The same network on a device: as it is where it is there, else a copy.

@@ -56,6 +56,8 @@ FLOORS = [
         "tensors",
         "torchrunner",
         "timing",
+        "memory",
+        "startup",
         "cuda",
         "devices",
         "subjects",
@@ -81,7 +83,7 @@ FLOORS = [
         "arrayfiles",
         "loaders",
     },
-    {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
+    {"verify", "bench", "latency", "proof", "accuracy", "drift", "recalibrate"},
     {"report", "render", "conditions"},
     {"pipeline", "stages", "work", "measuring"},
     {"cli", "commands", "options", "terminal"},
@@ -93,7 +95,6 @@ HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
 MAX_LINES = 250
 LONGER_BECAUSE = {
     "affine.py": "the arithmetic of units; what is rounded, and how, is read in one place",
-    "bench.py": "one measurement; what it finds, and each step to it, are read together",
     "blocks.py": "one algorithm",
     "branches.py": "one search; how far a branch goes, and which are merged, are read together",
     "cli.py": "one function per command, which lists its flags",

@@ -34,11 +34,16 @@ class Device:
         self.host = 0.0
         self.free_at = 0.0
         self.log: list[str] = []
+        self.held = self.peak = 1000
 
     def launch(self, host: float, work: float) -> None:
         self.host += host
         self.free_at = max(self.free_at, self.host) + work
         self.log.append("call")
+        self.peak = max(self.peak, self.held + 300)
+
+    def forget(self) -> None:
+        self.peak = self.held
 
     def synchronize(self) -> None:
         self.host = max(self.host, self.free_at)
@@ -70,6 +75,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     made = Device()
     monkeypatch.setattr(torch.cuda, "Event", made.event)
     monkeypatch.setattr(torch.cuda, "synchronize", made.synchronize)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: made.held)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: made.peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", made.forget)
     return made
 
 
@@ -89,6 +97,11 @@ def test_a_host_that_is_slower_than_the_device_counts(device: Device) -> None:
             device.launch(0.01, 0.001)
 
     assert cuda.event_seconds(call, 2) == pytest.approx(0.101)
+
+
+def test_memory_is_what_a_call_takes_beyond_what_is_held(device: Device) -> None:
+    device.peak = 10**9  # of work that is long over
+    assert cuda.peak_bytes(lambda: device.launch(0.001, 0.5)) == 300
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -196,6 +209,10 @@ def test_networks_are_timed_on_the_device_by_its_events(monkeypatch: pytest.Monk
     [row] = timing.rows
     assert (row.device, timing.gpu, row.runtime) == ("cuda", "a GPU", "torch")
     assert (row.before_ms, row.after_ms) == (pytest.approx(501), pytest.approx(251))
+    assert row.before is not None
+    assert row.before.load_ms is None
+    assert row.before.first_ms == pytest.approx(501)
+    assert row.before.peak_bytes == 300 + sum(t.nbytes for t in (*before.parameters(), *before.buffers()))
     assert (row.speedup, row.verdict) == (pytest.approx(501 / 251), "2.00× faster")
 
 
