@@ -31,7 +31,7 @@ from bnfold.memory import peak_bytes
 from bnfold.pairing import Renamed, go_by_place
 from bnfold.quiet import quiet
 from bnfold.runners import (
-    ONNX_RUNTIMES,
+    ORT_RUNTIMES,
     RUNTIMES,
     TORCH_RUNTIMES,
     Runner,
@@ -67,8 +67,8 @@ def bench(
             of a file that holds one. It is not changed.
         after: The same, ONNX if `before` is and PyTorch if `before` is; None times `before` alone, with its control.
         inputs: Arrays or tensors to run on, as `verify` takes them; None draws them, at the batch of `specs`, else 1.
-        runtimes: Of `RUNTIMES`: `ort` and `ort-as-written` for ONNX, `torch` and `torch-compile` for PyTorch. None
-            takes both of ONNX, or `torch`.
+        runtimes: Of `RUNTIMES`: `ort`, `ort-as-written` and `openvino` for ONNX, `torch` and `torch-compile` for
+            PyTorch. None takes the first two, or `torch`.
         device: `"cpu"` or `"cuda"`, where copies of both models are put for it; None is where the model before is.
         threads: Threads within an operator; None takes every core this process may use.
         min_time: Seconds to measure each runtime for.
@@ -90,7 +90,7 @@ def bench(
         subjects = open_subjects(models, stack, inputs, specs, seed)
         named = check_runtimes(subjects, runtimes)
         place = device or subjects[0].device
-        require_device(place, subjects[0].kind)
+        require_device(place, subjects[0].kind, named)
         subjects = tuple(subject.on(place) for subject in subjects)
         given = None if inputs is None else given_feeds(subjects[0], inputs)
         feeds = make_feeds(subjects[0].declared, batch=batch, seed=seed, specs=specs, data=given)
@@ -136,13 +136,13 @@ def check_runtimes(subjects: Sequence[Subject], runtimes: Sequence[str] | None) 
     for runtime in runtimes:
         check_runtime(runtime)
         if runtime not in subjects[0].runtimes:
-            raise wrong_runtime(runtime, kind)
+            raise wrong_runtime(runtime, kind, subjects[0].runtimes)
     return tuple(dict.fromkeys(runtimes))
 
 
 def usual_runtimes(kind: str) -> tuple[str, ...]:
     """Where a kind of model is timed if nobody says: both ways of onnxruntime, or torch as it stands."""
-    return ONNX_RUNTIMES if kind == "ONNX" else TORCH_RUNTIMES[:1]
+    return ORT_RUNTIMES if kind == "ONNX" else TORCH_RUNTIMES[:1]
 
 
 def check_options(

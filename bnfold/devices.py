@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from bnfold.cuda import require_cuda
 from bnfold.errors import UnsupportedError, UsageError
+from bnfold.openvinorunner import require_openvino
+from bnfold.runners import OPENVINO
 
 DEVICES = ("cpu", "cuda")
 
@@ -22,14 +25,23 @@ def check_device(device: str | None) -> None:
         raise UsageError(f"no device is called {device!r}", f"{guess}There are: {', '.join(DEVICES)}.")
 
 
-def require_device(device: str, kind: str) -> None:
-    """Refuses a device that what runs a kind of model (`"ONNX"` or `"PyTorch"`) does not have here.
+def require_device(device: str, kind: str, runtimes: Sequence[str] = ()) -> None:
+    """Refuses what is not here: a runtime that is not installed, or one without that device.
+
+    Args:
+        device: Where models are to run.
+        kind: What they are, `"ONNX"` or `"PyTorch"`.
+        runtimes: What is to run them.
 
     Raises:
-        UnsupportedError: It does not, or bnfold cannot time there.
+        UnsupportedError: It is not here, or bnfold cannot time there.
     """
+    if OPENVINO in runtimes:
+        require_openvino()
     if device == "cpu":
         return
+    if OPENVINO in runtimes:
+        raise UnsupportedError("OpenVINO runs on the CPU only", "Use --device cpu, or name other runtimes.")
     if device.partition(":")[0] not in DEVICES:
         raise UnsupportedError(
             f"the model is on {device}, and models are timed on {' or '.join(DEVICES)}",

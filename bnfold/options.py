@@ -16,7 +16,7 @@ EXTERNAL_DATA = ("auto", "always", "never")
 DUPLICATE = ("never", "auto", "always")
 LEFTOVERS = ("keep", "affine", "conv")
 DEVICES = ("cpu", "cuda")
-RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile")
+RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile", "openvino")
 METRICS = ("top1", "top5")
 MIN_TIME_S = 2.0
 
@@ -134,7 +134,8 @@ Runtimes = Annotated[
     option(
         "--runtime",
         metavar="NAME,...",
-        text="Where to time: ort, ort-as-written (both if absent) for ONNX; torch, torch-compile for PyTorch.",
+        text="Where to time: ort, ort-as-written (both if absent) and openvino for ONNX; torch and torch-compile for "
+        "PyTorch.",
         choices=RUNTIMES,
     ),
 ]

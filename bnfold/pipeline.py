@@ -143,7 +143,7 @@ def convert(
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
     check_renewal(target, form, renewal)
     if bench:
-        require_device(device, "ONNX" if form == "onnx" else "PyTorch")
+        require_device(device, "ONNX" if form == "onnx" else "PyTorch", runtimes or ())
     source = Source(model, arch, arch_args, trust_pickle, opset)
     if form == "onnx":
         work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force, renewal=renewal)

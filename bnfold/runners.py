@@ -3,7 +3,7 @@
 `ort` is onnxruntime as everybody calls it: it rewrites the graph while loading (it folds a Conv and its BatchNorm,
 for one). `ort-as-written` runs exactly the operators that stand in the file. Comparing two models under `ort` may
 compare a fold with a fold, so correctness is always judged as written. PyTorch networks run in `torch`
-and `torch-compile` (`torchrunner`).
+and `torch-compile` (`torchrunner`), ONNX models also in `openvino` (`openvinorunner`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from bnfold.errors import UnsupportedError, UsageError
 Inputs = Mapping[str, ArrayLike] | Sequence[ArrayLike] | NDArray[Any]
 Declared = Mapping[str, tuple[str, tuple[int | None, ...] | None]]  # type and dimensions by name, as far as known
 
-ONNX_RUNTIMES = ("ort", "ort-as-written")
+OPENVINO = "openvino"
+ORT_RUNTIMES = ("ort", "ort-as-written")
+ONNX_RUNTIMES = (*ORT_RUNTIMES, OPENVINO)
 TORCH_RUNTIMES = ("torch", "torch-compile")
-RUNTIMES = (*ONNX_RUNTIMES, *TORCH_RUNTIMES)
+RUNTIMES = (*ORT_RUNTIMES, *TORCH_RUNTIMES, OPENVINO)
 
 ORT_PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -173,15 +175,15 @@ class OrtRunner:
 def make_runner(
     runtime: str, model: str | bytes, *, threads: int | None = None, label: str = "the model", device: str = "cpu"
 ) -> OrtRunner:
-    """The runner of an ONNX runtime by its name.
+    """The runner of onnxruntime by its name.
 
     Raises:
         UsageError: There is no such runtime.
         UnsupportedError: It does not load the model.
     """
     check_runtime(runtime)
-    if runtime not in ONNX_RUNTIMES:
-        raise wrong_runtime(runtime, "ONNX")
+    if runtime not in ORT_RUNTIMES:
+        raise wrong_runtime(runtime, "ONNX", ORT_RUNTIMES)
     return OrtRunner(model, optimize=runtime == "ort", threads=threads, label=label, device=device)
 
 
@@ -197,11 +199,9 @@ def check_runtime(runtime: str) -> None:
         raise UsageError(f"no runtime is called {runtime!r}", f"{guess}There are: {', '.join(RUNTIMES)}.")
 
 
-def wrong_runtime(runtime: str, kind: str) -> UsageError:
-    """The refusal of a runtime that runs the other kind of model."""
-    runs, usable = (
-        ("a PyTorch network", ONNX_RUNTIMES) if runtime in TORCH_RUNTIMES else ("an ONNX model", TORCH_RUNTIMES)
-    )
+def wrong_runtime(runtime: str, kind: str, usable: Sequence[str]) -> UsageError:
+    """The refusal of a runtime that runs another kind of model than this one."""
+    runs = "a PyTorch network" if runtime in TORCH_RUNTIMES else "an ONNX model"
     return UsageError(
         f"runtime {runtime!r} runs {runs}, and this is {'an ONNX model' if kind == 'ONNX' else 'a PyTorch network'}",
         f"Use one of: {', '.join(usable)}.",

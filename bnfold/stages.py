@@ -348,9 +348,10 @@ def check_asked(
         UsageError: It cannot.
     """
     kind = "ONNX" if form == "onnx" else "PyTorch"
+    usable = ONNX_RUNTIMES if form == "onnx" else TORCH_RUNTIMES
     for runtime in options.runtimes or ():
-        if runtime not in (ONNX_RUNTIMES if form == "onnx" else TORCH_RUNTIMES):
-            raise wrong_runtime(runtime, kind)
+        if runtime not in usable:
+            raise wrong_runtime(runtime, kind, usable)
     if form == "onnx":
         return
     asked = {

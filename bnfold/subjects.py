@@ -1,6 +1,6 @@
 """What is verified and timed: an ONNX model or a PyTorch network, whatever form it came in.
 
-    path of an ONNX file, ModelProto, onnx_ir.Model        onnx     ort, ort-as-written
+    path of an ONNX file, ModelProto, onnx_ir.Model        onnx     ort, ort-as-written, openvino
     Module, ExportedProgram                                torch    torch, torch-compile
 
 A module does not say what it takes: its inputs are those given, or what it says about itself, or what the model it is
@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from bnfold.errors import UnsafeError, UnsupportedError, UsageError
 from bnfold.feeds import InputDecl, make_feeds, model_inputs
 from bnfold.onnxfile import stored_bytes
+from bnfold.openvinorunner import OpenVinoRunner
 from bnfold.quiet import quiet
 from bnfold.runners import (
     ONNX_RUNTIMES,
+    OPENVINO,
     TORCH_RUNTIMES,
-    OrtRunner,
+    Runner,
     as_ir,
     make_runner,
     named_inputs,
@@ -67,8 +69,10 @@ class OnnxSubject:
         """The inputs that have to be fed."""
         return model_inputs(self.model)
 
-    def runner(self, runtime: str, *, threads: int | None = None) -> OrtRunner:
+    def runner(self, runtime: str, *, threads: int | None = None) -> Runner:
         """The model in one of its runtimes."""
+        if runtime == OPENVINO:
+            return OpenVinoRunner(self.file, threads=threads, label=self.label)
         return make_runner(runtime, self.file, threads=threads, label=self.label, device=self.device)
 
     @property

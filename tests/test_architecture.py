@@ -56,6 +56,7 @@ FLOORS = [
         "tensors",
         "torchrunner",
         "timing",
+        "openvinorunner",
         "memory",
         "startup",
         "cuda",

@@ -120,7 +120,7 @@ def test_a_runtime_of_the_other_kind_is_refused() -> None:
     )
     assert refusal(UsageError, tiny.conv_bn(), runtimes=["torch-compile"]) == (
         "error[USAGE]: runtime 'torch-compile' runs a PyTorch network, and this is an ONNX model\n"
-        "Use one of: ort, ort-as-written."
+        "Use one of: ort, ort-as-written, openvino."
     )
 
 
