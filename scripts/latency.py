@@ -6,8 +6,9 @@
     python scripts/latency.py --runtime openvino       another section, and docs/latency_openvino.json
 
 Both run in one process on onnxruntime with its default optimisations, or on OpenVINO, batch 1, one thread, in rounds of
-random order with a second session of torch's export as the control (`bnfold.bench`). Every network has a process of its own. The
-exit status is 1 where a network became measurably slower, or could not be measured. Networks are drawn as in zoo.py.
+random order with a second session of torch's export as the control (`bnfold.bench`). Every network has a process of its
+own. The exit status is 1 where a network became measurably slower, or could not be measured. Networks are drawn as in
+zoo.py.
 """
 
 from __future__ import annotations

@@ -650,7 +650,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the control dropped",
-        "bnfold/bench.py",
+        "bnfold/latency.py",
         "median_interval(times[:, 0] / times[:, 1], seed)",
         "median_interval(times[:, 0] / times[:, 0], seed)",
         ("tests/test_bench.py", "-k", "control"),  # the others time real sessions, which a busy machine may fail
@@ -672,9 +672,30 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "networks on CUDA timed by the clock on the wall",
         "bnfold/bench.py",
-        'return {"stopwatch": event_seconds, "spin_up": SPIN_UP_S}',
-        'return {"spin_up": SPIN_UP_S}',
+        "return event_seconds, SPIN_UP_S",
+        "return wall_seconds, SPIN_UP_S",
         ("tests/test_cuda.py",),
+    ),
+    Mutant(
+        "memory that earlier work left behind is not given back first",
+        "bnfold/memory.py",
+        "        gc.collect()\n        _give_back()\n",
+        "        gc.collect()\n",
+        ("tests/test_memory.py",),
+    ),
+    Mutant(
+        "what a model costs to start is measured once",
+        "bnfold/startup.py",
+        "ENOUGH_S = 1.0",
+        "ENOUGH_S = 0.0",
+        ("tests/test_startup.py",),
+    ),
+    Mutant(
+        "a control that is wide is not called noise",
+        "bnfold/speedup.py",
+        "control_low < 1 - CONTROL_LIMIT or",
+        "control_low < 1 - CONTROL_LIMIT and",
+        ("tests/test_speedup.py",),
     ),
     Mutant(
         "a device in a traced graph left where it was",
