@@ -25,8 +25,9 @@ from bnfold.reasons import Reason
 
 if TYPE_CHECKING:
     from bnfold.accuracy import Accuracy, accuracy
-    from bnfold.bench import Timing, bench
+    from bnfold.bench import bench
     from bnfold.folding import Folded, fold
+    from bnfold.latency import Timing
     from bnfold.pipeline import convert, drift
     from bnfold.plan import Plan, Site
     from bnfold.report import Report
@@ -41,7 +42,7 @@ _LAZY = {
     "Plan": "plan",
     "Report": "report",
     "Site": "plan",
-    "Timing": "bench",
+    "Timing": "latency",
     "Verdict": "verify",
     "accuracy": "accuracy",
     "bench": "bench",

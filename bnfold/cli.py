@@ -89,6 +89,7 @@ def convert(
     atol: o.Atol = None,
     bench: o.Bench = False,
     runtimes: o.Runtimes = None,
+    device: o.Device = "cpu",
     threads: o.Threads = None,
     min_time: o.MinTime = o.MIN_TIME_S,
     data: o.Data = None,
@@ -223,6 +224,7 @@ def drift(
         "bnfold bench model.onnx model.folded.onnx --runtime ort --threads 1",
         "bnfold bench model.onnx --input 8x3x224x224 --min-time 10",
         "bnfold bench weights.pt folded.safetensors --arch nets.py:resnet --runtime torch,torch-compile",
+        "bnfold bench weights.pt folded.safetensors --arch nets.py:resnet --device cuda",
     )
 )
 def bench(
@@ -235,6 +237,7 @@ def bench(
     seed: o.Seed = 0,
     trust_pickle: o.TrustPickle = False,
     runtimes: o.Runtimes = None,
+    device: o.Device = "cpu",
     threads: o.Threads = None,
     min_time: o.MinTime = o.MIN_TIME_S,
     fail_on: o.FailOn = None,

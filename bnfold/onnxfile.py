@@ -185,3 +185,24 @@ def _bodies(attribute: onnx_ir.Attr) -> tuple[onnx_ir.Graph, ...]:
 
 def _unknown(name: str) -> UnreadableError:
     return UnreadableError(f"{name} is in no format bnfold knows", KNOWN_FORMATS)
+
+
+def stored_bytes(model: onnx_ir.Model, path: str | os.PathLike[str] | None) -> int | None:
+    """Size of a model as a file, with its external data.
+
+    Args:
+        model: The model.
+        path: Where it is stored; None for a model that is in no file, whose size is that of the file it would be.
+
+    Returns:
+        Bytes; None for a model in no file that is too large to be one.
+    """
+    import onnx_ir
+
+    if path is None:
+        try:
+            return int(onnx_ir.to_proto(model).ByteSize())
+        except ValueError:  # protobuf, beyond 2 GiB
+            return None
+    data_files = {os.path.realpath(tensor.path) for tensor in external_tensors(model)}
+    return os.stat(path).st_size + sum(os.stat(data_file).st_size for data_file in data_files)

@@ -15,7 +15,8 @@ LEVELS = ("full", "quick", "off")
 EXTERNAL_DATA = ("auto", "always", "never")
 DUPLICATE = ("never", "auto", "always")
 LEFTOVERS = ("keep", "affine", "conv")
-RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile")
+DEVICES = ("cpu", "cuda")
+RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile", "openvino")
 METRICS = ("top1", "top5")
 MIN_TIME_S = 2.0
 
@@ -133,8 +134,18 @@ Runtimes = Annotated[
     option(
         "--runtime",
         metavar="NAME,...",
-        text="Where to time: ort, ort-as-written (both if absent) for ONNX; torch, torch-compile for PyTorch.",
+        text="Where to time: ort, ort-as-written (both if absent) and openvino for ONNX; torch and torch-compile for "
+        "PyTorch.",
         choices=RUNTIMES,
+    ),
+]
+Device = Annotated[
+    str,
+    option(
+        "--device",
+        metavar="NAME",
+        text="Where to time: cpu; cuda, with CUDA events for PyTorch and onnxruntime-gpu for ONNX.",
+        choices=DEVICES,
     ),
 ]
 Threads = Annotated[int | None, option("--threads", metavar="N", text="Threads to time with; every core if absent.")]

@@ -15,6 +15,7 @@ from typing import Any
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
+from bnfold.devices import require_device
 from bnfold.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report
@@ -64,6 +65,7 @@ def convert(
     atol: float | None = None,
     bench: bool = False,
     runtimes: Sequence[str] | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     data: DataSource | None = None,
@@ -104,6 +106,7 @@ def convert(
         atol: What is allowed on top of it.
         bench: Whether to time both models.
         runtimes: Where to time them; None takes `ort` and `ort-as-written` for ONNX, `torch` for the others.
+        device: Where to time them: `"cpu"` or `"cuda"`.
         threads: Threads to time them with; None takes every core.
         min_time: Seconds to time each runtime for.
         data: Rows to measure both models on: a `.npz` file with the arrays `x` and `y`, a folder of images by class,
@@ -126,7 +129,7 @@ def convert(
 
     tell = progress or _silent
     given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
-    options = TimingOptions(runtimes, threads, min_time)
+    options = TimingOptions(runtimes, threads, min_time, device)
     target = default_output(model) if output is None else Path(output)
     asked = open_measurement(data, metric, given)
     renewal = None if recalibrate is None else open_data(recalibrate, given, "--recalibrate")
@@ -134,11 +137,13 @@ def convert(
     choices = Choices(leftover, norm_affine, duplicate)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
-    check_options(runtimes, threads, min_time)
+    check_options(runtimes, threads, min_time, device)
     check_writable(target, force=force, source=model, external_data=external_data)
     form = output_format(target)
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
     check_renewal(target, form, renewal)
+    if bench:
+        require_device(device, "ONNX" if form == "onnx" else "PyTorch", runtimes or ())
     source = Source(model, arch, arch_args, trust_pickle, opset)
     if form == "onnx":
         work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force, renewal=renewal)
@@ -273,6 +278,7 @@ def bench(
     seed: int = 0,
     trust_pickle: bool = False,
     runtimes: Sequence[str] | None = None,
+    device: str = "cpu",
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     fail_on: Sequence[str] = (),
@@ -281,8 +287,8 @@ def bench(
     """Times two model files against each other, or one against itself. Arguments as for `verify`."""
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
-    options = TimingOptions(runtimes, threads, min_time)
-    check_options(runtimes, threads, min_time)
+    options = TimingOptions(runtimes, threads, min_time, device)
+    check_options(runtimes, threads, min_time, device)
     (first, *second), given, report = open_files(
         "bench", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
     )

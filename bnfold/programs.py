@@ -138,16 +138,6 @@ def _is_size(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool))
 
 
-def weight_bytes(model: Any) -> int:
-    """Size of the tensors of a module or program, each counted once however many names it has."""
-    if isinstance(model, ExportedProgram):
-        held = [*model.state_dict.values(), *model.constants.values()]
-    else:
-        held = [*model.parameters(), *model.buffers()]
-    tensors = {id(value): value for value in held if isinstance(value, torch.Tensor)}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
 def program_inputs(program: Any) -> list[str]:
     """Names of the inputs of a program."""
     return [str(name) for name in program.graph_signature.user_inputs if isinstance(name, str)]

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.accuracy import Accuracy
-from bnfold.bench import Timing
 from bnfold.drift import Drift, Layer
+from bnfold.latency import Timing
 from bnfold.plan import Plan, Site
 from bnfold.recalibrate import Recalibration
 from bnfold.report import Report
@@ -214,11 +214,36 @@ def _print_benchmark(timing: Timing, console: Console) -> None:
             cells += [f"{_float(row.after_ms)} ms", f"{_float(row.speedup, 4)}×", _interval(row.low, row.high)]
         rows.append([*cells, _interval(row.control_low, row.control_high)])
     threads = timing.rows[0].threads if timing.rows else 0
-    title = f"Latency at batch {timing.batch} on {threads} thread{'' if threads == 1 else 's'}"
-    _print_table(title, columns, rows, console)
+    where = timing.gpu or f"{threads} thread{'' if threads == 1 else 's'}"
+    _print_table(f"Latency at batch {timing.batch} on {where}", columns, rows, console)
     for row in timing.rows if not single else ():
         print_sentence(f"{row.runtime}: {row.verdict}", console)
     print_sentence("control: the model before against itself", console, "dim")
+    _print_sides(timing, console)
+    for sentence in timing.warnings:
+        print_sentence(sentence, console, "yellow")
+    if timing.warnings:
+        print_sentence("close other programs, or measure for longer with --min-time", console, "yellow")
+
+
+def _print_sides(timing: Timing, console: Console) -> None:
+    rows = [
+        (
+            row.runtime,
+            model,
+            f"{_float(side.p90_ms)} ms",
+            f"{_float(side.p99_ms)} ms",
+            "–" if side.load_ms is None else f"{_float(side.load_ms)} ms",
+            f"{_float(side.first_ms)} ms",
+            "–" if side.peak_bytes is None else _size(side.peak_bytes),
+        )
+        for row in timing.rows
+        for model, side in (("before", row.before), ("after", row.after))
+        if side is not None
+    ]
+    numbers = ("p90", "p99", "load", "first run", "memory")
+    columns = [Column("runtime"), Column("model"), *(Column(title, number=True) for title in numbers)]
+    _print_table("Tails, start and peak memory", columns, rows, console)
 
 
 def _print_accuracy(found: Accuracy, console: Console) -> None:
@@ -298,7 +323,7 @@ def _print_files(report: Report, console: Console) -> None:
     console.print()
     if report.bytes_before is not None:
         console.print(Text(f"Size {_size(report.bytes_before)} → {_size(report.bytes_after)}"))
-    if report.output is not None:
+    if report.output is not None and report.command == "convert":
         console.print(Text(f"Written to {printable(report.output.path, LONGEST_SENTENCE)}", style="bold"))
     if report.rejected is not None:
         console.print(Text(f"Not written; left as {printable(report.rejected, LONGEST_SENTENCE)}", style="bold red"))

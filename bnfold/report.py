@@ -9,17 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bnfold.accuracy import Accuracy
-from bnfold.bench import Timing
 from bnfold.drift import Drift
+from bnfold.latency import Timing
 from bnfold.plan import Plan
 from bnfold.recalibrate import Recalibration
 from bnfold.verify import Verdict
-
-if TYPE_CHECKING:
-    import onnx_ir
 
 SCHEMA = 1
 
@@ -127,29 +124,6 @@ class Report:
             "recalibration": None if self.recalibration is None else self.recalibration.to_dict(),
             "environment": dict(self.environment),
         }
-
-
-def stored_bytes(model: onnx_ir.Model, path: str | os.PathLike[str] | None) -> int | None:
-    """Size of a model as a file, with its external data.
-
-    Args:
-        model: The model.
-        path: Where it is stored; None for a model that is in no file, whose size is that of the file it would be.
-
-    Returns:
-        Bytes; None for a model in no file that is too large to be one.
-    """
-    import onnx_ir
-
-    from bnfold.onnxfile import external_tensors
-
-    if path is None:
-        try:
-            return int(onnx_ir.to_proto(model).ByteSize())
-        except ValueError:  # protobuf, beyond 2 GiB
-            return None
-    data_files = {os.path.realpath(tensor.path) for tensor in external_tensors(model)}
-    return os.stat(path).st_size + sum(os.stat(data_file).st_size for data_file in data_files)
 
 
 def version() -> str:

@@ -3,7 +3,7 @@
 `ort` is onnxruntime as everybody calls it: it rewrites the graph while loading (it folds a Conv and its BatchNorm,
 for one). `ort-as-written` runs exactly the operators that stand in the file. Comparing two models under `ort` may
 compare a fold with a fold, so correctness is always judged as written. PyTorch networks run in `torch`
-and `torch-compile` (`torchrunner`).
+and `torch-compile` (`torchrunner`), ONNX models also in `openvino` (`openvinorunner`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,16 @@ from bnfold.errors import UnsupportedError, UsageError
 Inputs = Mapping[str, ArrayLike] | Sequence[ArrayLike] | NDArray[Any]
 Declared = Mapping[str, tuple[str, tuple[int | None, ...] | None]]  # type and dimensions by name, as far as known
 
-ONNX_RUNTIMES = ("ort", "ort-as-written")
+OPENVINO = "openvino"
+ORT_RUNTIMES = ("ort", "ort-as-written")
+ONNX_RUNTIMES = (*ORT_RUNTIMES, OPENVINO)
 TORCH_RUNTIMES = ("torch", "torch-compile")
-RUNTIMES = (*ONNX_RUNTIMES, *TORCH_RUNTIMES)
+RUNTIMES = (*ORT_RUNTIMES, *TORCH_RUNTIMES, OPENVINO)
+
+ORT_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
 
 IN_MEMORY_LIMIT_BYTES = 1_800_000_000  # protobuf refuses messages of 2 GiB and more
 
@@ -60,33 +67,46 @@ class Runner(Protocol):
 
 
 class OrtRunner:
-    """A model loaded by onnxruntime on the CPU.
+    """A model loaded by onnxruntime.
 
     Args:
         model: The file's path, or the serialised model.
         optimize: False runs the operators as written; True is onnxruntime's default.
         threads: Threads within an operator; None leaves it to onnxruntime.
         label: What an error message calls the model.
+        device: `"cpu"` or `"cuda"`, where operators that CUDA does not have still run on the CPU.
 
     Raises:
-        UnsupportedError: onnxruntime does not load the model.
+        UnsupportedError: onnxruntime does not load the model, or not on that device.
     """
 
     def __init__(
-        self, model: str | bytes, *, optimize: bool, threads: int | None = None, label: str = "the model"
+        self,
+        model: str | bytes,
+        *,
+        optimize: bool,
+        threads: int | None = None,
+        label: str = "the model",
+        device: str = "cpu",
     ) -> None:
         import onnxruntime
 
         self.name = "ort" if optimize else "ort-as-written"
-        self._label = label
+        self._label, self._device = label, device
         options = session_options(optimize=optimize, threads=threads)
+        providers = ORT_PROVIDERS[device]
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=list(providers))
         except Exception as error:
             raise UnsupportedError(
                 f"onnxruntime {onnxruntime.__version__} does not load {label}: {_one_line(error)}",
                 "Check the model with another runtime, or convert with --verify off.",
             ) from error
+        if self._session.get_providers()[0] != providers[0]:  # it falls back to the CPU with no more than a remark
+            raise UnsupportedError(
+                f"onnxruntime {onnxruntime.__version__} does not start {providers[0]} for {label}",
+                "Check that the GPU is visible and that CUDA and cuDNN are the versions onnxruntime-gpu asks for.",
+            )
         self.inputs: dict[str, tuple[str, tuple[int | None, ...] | None]] = {
             arg.name: (arg.type, _dims(arg.shape)) for arg in self._session.get_inputs()
         }
@@ -126,21 +146,45 @@ class OrtRunner:
         return named
 
     def prepared(self, feeds: Mapping[str, NDArray[Any]]) -> Callable[[], Any]:
-        """A function that does one inference on these arrays; it raises as `run` does."""
-        return lambda: self.run(feeds)
+        """A function that does one inference on these arrays; it raises as `run` does.
+
+        On another device than the CPU inputs and outputs stay there, and it returns when the device is done.
+        """
+        if self._device == "cpu":
+            return lambda: self.run(feeds)
+        self.run(feeds)  # refuses in words what the binding would not
+        return self._bound(feeds, self._device)
+
+    def _bound(self, feeds: Mapping[str, NDArray[Any]], device: str) -> Callable[[], Any]:
+        """One inference from arrays that lie on a device to new ones there."""
+        from onnxruntime import OrtValue
+
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array, device, 0))
+        for name in self.outputs:
+            binding.bind_output(name, device)
+
+        def infer() -> Any:
+            self._session.run_with_iobinding(binding)
+            return binding.get_outputs()
+
+        return infer
 
 
-def make_runner(runtime: str, model: str | bytes, *, threads: int | None = None, label: str = "the model") -> OrtRunner:
-    """The runner of an ONNX runtime by its name.
+def make_runner(
+    runtime: str, model: str | bytes, *, threads: int | None = None, label: str = "the model", device: str = "cpu"
+) -> OrtRunner:
+    """The runner of onnxruntime by its name.
 
     Raises:
         UsageError: There is no such runtime.
         UnsupportedError: It does not load the model.
     """
     check_runtime(runtime)
-    if runtime not in ONNX_RUNTIMES:
-        raise wrong_runtime(runtime, "ONNX")
-    return OrtRunner(model, optimize=runtime == "ort", threads=threads, label=label)
+    if runtime not in ORT_RUNTIMES:
+        raise wrong_runtime(runtime, "ONNX", ORT_RUNTIMES)
+    return OrtRunner(model, optimize=runtime == "ort", threads=threads, label=label, device=device)
 
 
 def check_runtime(runtime: str) -> None:
@@ -155,11 +199,9 @@ def check_runtime(runtime: str) -> None:
         raise UsageError(f"no runtime is called {runtime!r}", f"{guess}There are: {', '.join(RUNTIMES)}.")
 
 
-def wrong_runtime(runtime: str, kind: str) -> UsageError:
-    """The refusal of a runtime that runs the other kind of model."""
-    runs, usable = (
-        ("a PyTorch network", ONNX_RUNTIMES) if runtime in TORCH_RUNTIMES else ("an ONNX model", TORCH_RUNTIMES)
-    )
+def wrong_runtime(runtime: str, kind: str, usable: Sequence[str]) -> UsageError:
+    """The refusal of a runtime that runs another kind of model than this one."""
+    runs = "a PyTorch network" if runtime in TORCH_RUNTIMES else "an ONNX model"
     return UsageError(
         f"runtime {runtime!r} runs {runs}, and this is {'an ONNX model' if kind == 'ONNX' else 'a PyTorch network'}",
         f"Use one of: {', '.join(usable)}.",

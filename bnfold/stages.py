@@ -17,9 +17,10 @@ from bnfold.choices import Choices
 from bnfold.conditions import Condition, failures, parse_condition
 from bnfold.errors import UsageError
 from bnfold.feeds import load_input_data
+from bnfold.onnxfile import stored_bytes
 from bnfold.plan import Plan
 from bnfold.preprocess import Preprocessing, Step, insert, raw
-from bnfold.report import FileInfo, Report, stored_bytes
+from bnfold.report import FileInfo, Report
 from bnfold.runners import ONNX_RUNTIMES, TORCH_RUNTIMES, count_operators, wrong_runtime
 from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
 from bnfold.subjects import OnnxSubject
@@ -60,6 +61,7 @@ class TimingOptions:
     runtimes: Sequence[str] | None
     threads: int | None
     min_time: float
+    device: str
 
 
 def read_given(
@@ -236,7 +238,7 @@ def _operators(loaded: Loaded) -> dict[str, int] | None:
 def _bytes(loaded: Loaded) -> int | None:
     if loaded.format == "onnx":
         return stored_bytes(loaded.model, loaded.path)  # type: ignore[arg-type]
-    from bnfold.programs import weight_bytes
+    from bnfold.tensors import weight_bytes
 
     return weight_bytes(loaded.model)
 
@@ -277,6 +279,7 @@ def timed(
         after,
         given.data,
         runtimes=options.runtimes,
+        device=options.device,
         threads=options.threads,
         min_time=options.min_time,
         seed=given.seed,
@@ -345,9 +348,10 @@ def check_asked(
         UsageError: It cannot.
     """
     kind = "ONNX" if form == "onnx" else "PyTorch"
+    usable = ONNX_RUNTIMES if form == "onnx" else TORCH_RUNTIMES
     for runtime in options.runtimes or ():
-        if runtime not in (ONNX_RUNTIMES if form == "onnx" else TORCH_RUNTIMES):
-            raise wrong_runtime(runtime, kind)
+        if runtime not in usable:
+            raise wrong_runtime(runtime, kind, usable)
     if form == "onnx":
         return
     asked = {

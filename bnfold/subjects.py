@@ -1,6 +1,6 @@
 """What is verified and timed: an ONNX model or a PyTorch network, whatever form it came in.
 
-    path of an ONNX file, ModelProto, onnx_ir.Model        onnx     ort, ort-as-written
+    path of an ONNX file, ModelProto, onnx_ir.Model        onnx     ort, ort-as-written, openvino
     Module, ExportedProgram                                torch    torch, torch-compile
 
 A module does not say what it takes: its inputs are those given, or what it says about itself, or what the model it is
@@ -22,10 +22,14 @@ from numpy.typing import NDArray
 
 from bnfold.errors import UnsafeError, UnsupportedError, UsageError
 from bnfold.feeds import InputDecl, make_feeds, model_inputs
+from bnfold.onnxfile import stored_bytes
+from bnfold.openvinorunner import OpenVinoRunner
+from bnfold.quiet import quiet
 from bnfold.runners import (
     ONNX_RUNTIMES,
+    OPENVINO,
     TORCH_RUNTIMES,
-    OrtRunner,
+    Runner,
     as_ir,
     make_runner,
     named_inputs,
@@ -48,11 +52,13 @@ class OnnxSubject:
         file: Its path or its bytes.
         model: The same, read.
         label: What messages call it.
+        device: Where its runners put it: `"cpu"` or `"cuda"`.
     """
 
     file: str | bytes
     model: onnx_ir.Model
     label: str = "the model"
+    device: str = "cpu"
 
     kind = "ONNX"
     runtimes = ONNX_RUNTIMES
@@ -63,9 +69,22 @@ class OnnxSubject:
         """The inputs that have to be fed."""
         return model_inputs(self.model)
 
-    def runner(self, runtime: str, *, threads: int | None = None) -> OrtRunner:
+    def runner(self, runtime: str, *, threads: int | None = None) -> Runner:
         """The model in one of its runtimes."""
-        return make_runner(runtime, self.file, threads=threads, label=self.label)
+        if runtime == OPENVINO:
+            return OpenVinoRunner(self.file, threads=threads, label=self.label)
+        return make_runner(runtime, self.file, threads=threads, label=self.label, device=self.device)
+
+    @property
+    def bytes(self) -> int | None:
+        """The size of its file, with its external data."""
+        import onnx_ir
+
+        return len(self.file) if isinstance(self.file, bytes) else stored_bytes(onnx_ir.load(self.file), self.file)
+
+    def on(self, device: str) -> OnnxSubject:
+        """The same model for runners on a device."""
+        return replace(self, device=device)
 
     def again(self) -> OnnxSubject:
         """The same model; each runner loads it anew."""
@@ -89,6 +108,32 @@ class TorchSubject:
     as_written = "torch"
 
     @property
+    def device(self) -> str:
+        """Where its tensors are; the CPU where it has none."""
+        from bnfold.torchrunner import device_of
+
+        return str(device_of(self.network.module))
+
+    @property
+    def bytes(self) -> int:
+        """The size of its weights."""
+        from bnfold.tensors import weight_bytes
+
+        return weight_bytes(self.network.module)
+
+    def on(self, device: str) -> TorchSubject:
+        """The same network on a device: as it is where it is there, else a copy.
+
+        Raises:
+            UnsupportedError: It cannot be copied there.
+        """
+        if self.device.partition(":")[0] == device.partition(":")[0]:
+            return self
+        from bnfold.torchrunner import moved
+
+        return replace(self, network=replace(self.network, module=moved(self.network.module, device, self.label)))
+
+    @property
     def declared(self) -> tuple[InputDecl, ...]:
         """The tensors it takes."""
         return self.network.declared
@@ -102,7 +147,8 @@ class TorchSubject:
     def again(self) -> TorchSubject:
         """A copy with weights of its own; the same network where it cannot be copied."""
         try:
-            return replace(self, network=replace(self.network, module=copy.deepcopy(self.network.module)))
+            with quiet():
+                return replace(self, network=replace(self.network, module=copy.deepcopy(self.network.module)))
         except Exception:  # what copying somebody's class raises is not known
             return self
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from bnfold.errors import UnsupportedError, UsageError
@@ -86,3 +87,13 @@ def named_arrays(prefix: str, value: Any, label: str) -> dict[str, NDArray[Any]]
 
 def _step(step: Any) -> str:
     return str(getattr(step, "idx", getattr(step, "key", getattr(step, "name", step))))
+
+
+def weight_bytes(model: Any) -> int:
+    """Size of the tensors of a module or program, each counted once however many names it has."""
+    if isinstance(model, ExportedProgram):
+        held = [*model.state_dict.values(), *model.constants.values()]
+    else:
+        held = [*model.parameters(), *model.buffers()]
+    tensors = {id(value): value for value in held if isinstance(value, torch.Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
 
 from bnfold.errors import BnfoldError, UnsupportedError, UsageError
 from bnfold.networks import Network
 from bnfold.quiet import quiet
 from bnfold.tensors import named_arrays, to_tensor
-from bnfold.wording import printable
+from bnfold.wording import first_line, printable
 
 
 class TorchRunner:
@@ -33,8 +36,7 @@ class TorchRunner:
         if compiled:
             with quiet():
                 self._call = torch.compile(network.module)
-        tensors = [*network.module.parameters(), *network.module.buffers()]
-        self._device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+        self._device = device_of(network.module)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -80,6 +82,38 @@ class TorchRunner:
             f"{self._label} does not run on {fed}: {printable(lines[0], 300)}",
             "Pass inputs it accepts: --input [NAME:]SHAPE[:DTYPE], or --input-data FILE.",
         )
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where a network's tensors are; the CPU where it has none."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def moved(module: torch.nn.Module, device: str, label: str = "the model") -> torch.nn.Module:
+    """A copy of a network on another device.
+
+    In a traced graph a device stands where a tensor is made or moved, too, and is replaced there.
+
+    Raises:
+        UnsupportedError: It cannot be copied, or does not fit there.
+    """
+    try:
+        with quiet():
+            copied = copy.deepcopy(module).to(device)
+    except Exception as error:  # what copying somebody's class raises is not known
+        raise UnsupportedError(
+            f"{label} cannot be copied to {device}: {first_line(error, 300)}",
+            f"Move it there yourself, model.to({device!r}), and pass that.",
+        ) from error
+    for graph in copied.modules():
+        if isinstance(graph, torch.fx.GraphModule):
+            for node in graph.graph.nodes:
+                node.args, node.kwargs = pytree.tree_map_only(
+                    torch.device, lambda _: torch.device(device), (node.args, dict(node.kwargs))
+                )
+            graph.recompile()
+    return copied
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from bnfold.choices import Choices
 from bnfold.errors import UnsupportedError
 from bnfold.leftover import said
 from bnfold.measuring import recalibrated
+from bnfold.onnxfile import stored_bytes
 from bnfold.plan import Plan
 from bnfold.preprocess import Step, fate
-from bnfold.report import FileInfo, Report, stored_bytes, version
+from bnfold.report import FileInfo, Report, version
 from bnfold.runners import as_ir, count_operators
 from bnfold.stages import Given, Progress, StrPath, by_name, open_model, preprocessed, with_copies_noted
 
@@ -135,7 +136,8 @@ def to_program(source: Source, target: Path, given: Given, choices: Choices, tel
     _, exported, given, report = _open_torch(source, given, tell)
     tell("folding", None)
     from bnfold.folding import fold
-    from bnfold.programs import count_nodes, weight_bytes
+    from bnfold.programs import count_nodes
+    from bnfold.tensors import weight_bytes
     from bnfold.torchexport import read_program, staged_program
 
     folded = fold(exported.program, duplicate=choices.duplicate)
@@ -161,9 +163,10 @@ def to_state(source: Source, target: Path, given: Given, choices: Choices, tell:
     from bnfold.folded import folded_state
     from bnfold.folding import fold
     from bnfold.networks import of_module, of_program
-    from bnfold.programs import count_nodes, export_again, weight_bytes
+    from bnfold.programs import count_nodes, export_again
     from bnfold.remodel import restore_into
     from bnfold.subjects import TorchSubject
+    from bnfold.tensors import weight_bytes
     from bnfold.torchexport import staged_state
 
     assert exported.example is not None
@@ -207,7 +210,8 @@ def _open_torch(source: Source, given: Given, tell: Progress) -> tuple[Loaded, E
     loaded = load(source.path, arch=source.arch, arch_args=source.arch_args, trust_pickle=source.trust_pickle)
     tell("exporting", None)
     from bnfold.examples import required_inputs
-    from bnfold.programs import count_nodes, export_loaded, program_inputs, weight_bytes
+    from bnfold.programs import count_nodes, export_loaded, program_inputs
+    from bnfold.tensors import weight_bytes
 
     given, notes = by_name(given, required_inputs(loaded.model))
     exported = export_loaded(loaded, inputs=given.specs, data=given.data, dynamic=given.dynamic, seed=given.seed)

@@ -3,10 +3,12 @@
     python scripts/latency.py                          the networks of the list, those missing in docs/latency.json
     python scripts/latency.py --only repvgg_a0 --again
     python scripts/latency.py timm:mobileone_s0 timm:repvit_m0_9@64x64
+    python scripts/latency.py --runtime openvino       another section, and docs/latency_openvino.json
 
-Both run in one process on onnxruntime with its default optimisations, batch 1, one thread, in rounds of random order
-with a second session of torch's export as the control (`bnfold.bench`). Every network has a process of its own. The
-exit status is 1 where a network became measurably slower, or could not be measured. Networks are drawn as in zoo.py.
+Both run in one process on onnxruntime with its default optimisations, or on OpenVINO, batch 1, one thread, in rounds of
+random order with a second session of torch's export as the control (`bnfold.bench`). Every network has a process of its
+own. The exit status is 1 where a network became measurably slower, or could not be measured. Networks are drawn as in
+zoo.py.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +25,18 @@ from tables import Table, add_again
 from workers import serve
 from zoo_models import Entry, add_selection, build, export, import_shim, selection
 
-DATA = DOCS / "latency.json"
 PACKAGES = ("torch", "onnxruntime", "timm", "torchvision")
+RUNTIMES = {
+    "ort": "onnxruntime with its default optimisations",
+    "openvino": "OpenVINO with the hint for latency and the model's own precision",
+}
 
 
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     """Latency of one network, exported by torch as it does by default, and folded by bnfold.
 
     Args:
-        task: `source`, `name`, `input`, `seed`, `min_time`, `shim`.
+        task: `source`, `name`, `input`, `runtime`, `seed`, `min_time`, `rtol`, `shim`.
     """
     from bnfold import bench, fold, verify
 
@@ -45,7 +51,7 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
         before,
         folded.model,
         [example.numpy()],
-        runtimes=["ort"],
+        runtimes=[task["runtime"]],
         threads=1,
         min_time=task["min_time"],
         seed=task["seed"],
@@ -58,15 +64,16 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def section(data: Mapping[str, Any]) -> str:
+def section(data: Mapping[str, Any], runtime: str) -> str:
     """The section of the page."""
     rows = [_row(name, model) for name, model in data["models"].items()]
     return "\n".join([
-        "## Latency",
+        "## Latency" if runtime == "ort" else "## Latency on OpenVINO",
         "",
         *paragraph(
-            f"Written by `scripts/latency.py`: {data['machine']}. bnfold's result against what "
-            "`torch.onnx.export(dynamo=True)` makes by default, both on onnxruntime with its default optimisations, "
+            f"Written by `scripts/latency.py{'' if runtime == 'ort' else f' --runtime {runtime}'}`: {data['machine']}. "
+            "bnfold's result against what `torch.onnx.export(dynamo=True)` makes by default, both on "
+            f"{RUNTIMES[runtime]}, "
             "batch 1, one thread, in rounds of random order in one process; medians with 95 % intervals. The control "
             "is torch's export against itself. Weights and statistics are drawn as for the [zoo](zoo.md)."
         ),
@@ -101,11 +108,22 @@ def main() -> int:
     add_selection(parser)
     parser.add_argument("--min-time", type=float, default=10.0, help="seconds to time each network for")
     parser.add_argument("--rtol", type=float, default=1e-3, help="largest difference of an output before it is timed")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="ort")
     add_again(parser)
     arguments = parser.parse_args()
-    table = Table("latency", Path(__file__), DATA, PACKAGES, section, shortfalls)
+    runtime = arguments.runtime
+    name = "latency" if runtime == "ort" else f"latency_{runtime}"
+    packages = PACKAGES if runtime == "ort" else (*PACKAGES, runtime)
+    table = Table(
+        name.replace("_", "-"),
+        Path(__file__),
+        DOCS / f"{name}.json",
+        packages,
+        partial(section, runtime=runtime),
+        shortfalls,
+    )
     entries = selection(parser, arguments)
-    return table.measure(entries, arguments, min_time=arguments.min_time, rtol=arguments.rtol)
+    return table.measure(entries, arguments, min_time=arguments.min_time, rtol=arguments.rtol, runtime=runtime)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,15 @@ def paragraph(text: str) -> list[str]:
 
 def machine(*packages: str) -> str:
     """The processor, its cores, Python, and the versions of some packages, as one line."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     return f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "without a version"
 
 
 def _cpu() -> str:

@@ -91,10 +91,15 @@ def selection(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
 
 
 def import_shim(name: str | Path | None) -> None:
-    """Runs a file that makes torchvision importable beside a torch it was not built for, if there is one."""
+    """Runs a file that makes torchvision importable beside a torch it was not built for, where that is needed."""
     path = Path(name or "")
     if not path.is_file() or path.stem in sys.modules:
         return
+    try:
+        importlib.import_module("torchvision")
+        return
+    except (ImportError, RuntimeError):  # its operators, compiled for another torch, cannot be loaded
+        pass
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bnfold.accuracy import Accuracy
-from bnfold.bench import Row, Timing
 from bnfold.drift import Drift, Layer
+from bnfold.latency import Row, Timing
 from bnfold.plan import Plan, Site
 from bnfold.reasons import Reason
 from bnfold.recalibrate import Recalibration

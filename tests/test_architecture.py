@@ -32,6 +32,7 @@ FLOORS = [
         "recipe",
         "moments",
         "significance",
+        "speedup",
     },
     {"graph", "system", "blocks"},
     {"laws"},
@@ -55,6 +56,12 @@ FLOORS = [
         "networks",
         "tensors",
         "torchrunner",
+        "timing",
+        "openvinorunner",
+        "memory",
+        "startup",
+        "cuda",
+        "devices",
         "subjects",
         "pairing",
         "export",
@@ -80,6 +87,8 @@ FLOORS = [
     },
     {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
     {"report", "render", "explaining", "conditions"},
+    {"verify", "bench", "latency", "proof", "accuracy", "drift", "recalibrate"},
+    {"report", "render", "conditions"},
     {"pipeline", "stages", "work", "measuring"},
     {"cli", "commands", "options", "terminal", "defaults"},
     {"__init__", "__main__"},
@@ -90,7 +99,6 @@ HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
 MAX_LINES = 250
 LONGER_BECAUSE = {
     "affine.py": "the arithmetic of units; what is rounded, and how, is read in one place",
-    "bench.py": "one measurement; the rounds, the interval and the claim made of them are read together",
     "blocks.py": "one algorithm",
     "branches.py": "one search; how far a branch goes, and which are merged, are read together",
     "cli.py": "one function per command, which lists its flags",
@@ -116,6 +124,7 @@ LONGER_BECAUSE = {
     "runners.py": "one class per runtime, and the forms of a model it opens",
     "solver.py": "one search; its state and its steps back belong together",
     "stages.py": "one short function per step of the line",
+    "subjects.py": "the two kinds of subject, and every form they are opened from",
     "verify.py": "one judgement; each way to fail is next to the others",
 }
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bnfold.bench import Row, Timing
 from bnfold.conditions import Condition, failures, measured, parse_condition
 from bnfold.errors import UsageError
+from bnfold.latency import Row, Timing
 from bnfold.plan import Plan, Site
 from bnfold.reasons import Reason
 from bnfold.report import FileInfo, Report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import reports
 from rich.cells import cell_len
 from rich.console import Console
 
-from bnfold.bench import Row, Timing
+from bnfold.latency import Row, Side, Timing
 from bnfold.plan import Plan, Site
 from bnfold.reasons import Reason
 from bnfold.render import headline, print_report
@@ -165,6 +166,34 @@ def test_a_single_model_has_no_speed_up() -> None:
     assert "Latency at batch 8 on 1 thread\n" in text
     assert "speed-up" not in text
     assert "Written" not in text
+
+
+def test_tails_start_and_memory_stand_in_a_table_of_their_own() -> None:
+    side = Side(123.456, 234.567, 345.678, 456.789, 987_654_321)
+    rows = (
+        replace(reports.ROW, runtime="ort-as-written", before=side, after=replace(side, load_ms=None, peak_bytes=None)),
+    )
+    lines = rendered(reports.report(benchmark=Timing(rows, 1)), 80).splitlines()
+    begin = lines.index("Tails, start and peak memory")
+    assert [line.rstrip() for line in lines[begin + 1 : begin + 4]] == [
+        "  runtime         model      p90     p99    load  first run  memory",
+        "  ort-as-written  before  123 ms  235 ms  346 ms     457 ms  988 MB",
+        "  ort-as-written  after   123 ms  235 ms       –     457 ms       –",
+    ]
+    assert "Tails" not in rendered(reports.report())
+
+
+def test_a_gpu_is_named_and_a_noisy_machine_is_warned_of() -> None:
+    text = rendered(reports.report(benchmark=Timing((replace(reports.ROW, noise=("this", "that")),), 1, "a GPU")), 120)
+    assert "Latency at batch 1 on a GPU\n" in text
+    assert (
+        "  ort: the machine is noisy (this; that)\n  close other programs, or measure for longer with --min-time\n"
+    ) in text
+    assert "noisy" not in rendered(reports.report())
+
+
+def test_a_benchmark_writes_nothing_and_does_not_say_so() -> None:
+    assert "Written to" not in rendered(reports.report(command="bench", plan=None, verification=None))
 
 
 @pytest.mark.parametrize("verbose", [False, True])

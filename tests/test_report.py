@@ -15,8 +15,9 @@ import pytest
 import reports
 import tiny
 
-from bnfold.bench import Timing
-from bnfold.report import FileInfo, Report, environment, stored_bytes, version
+from bnfold.latency import Timing
+from bnfold.onnxfile import stored_bytes
+from bnfold.report import FileInfo, Report, environment, version
 
 
 def test_the_json_is_the_contracts() -> None:

@@ -36,7 +36,7 @@ def test_it_computes_what_the_operators_mean() -> None:
     normal = F.batch_norm(
         convolved, tensors["mean"], tensors["var"], tensors["gamma"], tensors["beta"], eps=tiny.EPSILON
     )
-    for runtime in runners.ONNX_RUNTIMES:
+    for runtime in runners.ORT_RUNTIMES:
         got = make_runner(runtime, tiny.conv_bn().SerializeToString()).run({"x": X})
         assert list(got) == ["y"]
         np.testing.assert_allclose(got["y"], normal.relu().numpy(), rtol=1e-5, atol=1e-5)
@@ -50,7 +50,7 @@ def test_as_written_runs_the_batch_norm_and_ort_folds_it() -> None:
         return float(np.abs(ours - theirs).max())
 
     assert gap("ort-as-written") > 0
-    folded, as_written = (make_runner(runtime, before).run({"x": X})["y"] for runtime in runners.ONNX_RUNTIMES)
+    folded, as_written = (make_runner(runtime, before).run({"x": X})["y"] for runtime in runners.ORT_RUNTIMES)
     assert not np.array_equal(folded, as_written)
     assert batch_norms_after_load(before) == 0
 
@@ -84,7 +84,10 @@ def test_an_unknown_runtime_is_a_usage_error() -> None:
     with pytest.raises(UsageError) as caught:
         make_runner("ort-as-writen", b"")
     assert caught.value.what == "no runtime is called 'ort-as-writen'"
-    assert caught.value.hint == "Did you mean ort-as-written? There are: ort, ort-as-written, torch, torch-compile."
+    assert (
+        caught.value.hint
+        == "Did you mean ort-as-written? There are: ort, ort-as-written, torch, torch-compile, openvino."
+    )
 
 
 def test_a_runtime_for_networks_is_refused_for_onnx() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from bnfold import bench
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.examples import example_of
 from bnfold.networks import of_module, of_program
+from bnfold.subjects import open_subjects
 from bnfold.torchrunner import TorchRunner, torch_threads
 
 X = torch.randn(2, 3, 6, 6)
@@ -80,6 +82,16 @@ def test_programs_are_timed_as_they_stand_and_compiled() -> None:
     assert runner.run({"input": np.array([-1, 2, 3, -4], np.float32)})["output"].tolist() == [0, 2, 3, 0]
 
 
+@pytest.mark.parametrize("make", [lambda: exported(conv_bn(), X), conv_bn], ids=["program", "module"])
+def test_the_control_has_weights_of_its_own(make: Any) -> None:
+    with ExitStack() as stack:
+        [subject] = open_subjects((make(),), stack, X, (), 0)
+        first, second = subject.network.module, subject.again().network.module
+    mine, others = ({tensor.data_ptr() for tensor in module.parameters()} for module in (first, second))
+    assert mine
+    assert not mine & others
+
+
 def test_a_slower_network_is_found_slower() -> None:
     class Work(nn.Module):
         def __init__(self, repeats: int) -> None:
@@ -108,7 +120,7 @@ def test_a_runtime_of_the_other_kind_is_refused() -> None:
     )
     assert refusal(UsageError, tiny.conv_bn(), runtimes=["torch-compile"]) == (
         "error[USAGE]: runtime 'torch-compile' runs a PyTorch network, and this is an ONNX model\n"
-        "Use one of: ort, ort-as-written."
+        "Use one of: ort, ort-as-written, openvino."
     )
 
 
