@@ -16,8 +16,10 @@ def main() -> int:
         from bnfold.cli import main as run
 
         code = run()
-    except KeyboardInterrupt as error:
-        code = exit_code(error)
+    except KeyboardInterrupt:
+        code = exit_code()
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"{WORDS[code]}\n")
     if code in WORDS:
         # A Ctrl-C that was caught in the middle of an import makes Python end by the signal, whatever is returned here.
         for stream in (sys.stdout, sys.stderr):

@@ -14,7 +14,7 @@ import typer
 from bnfold import options as o
 from bnfold.commands import explain_reasons, run_command
 from bnfold.errors import BnfoldError, InternalError, UsageError
-from bnfold.interrupts import WORDS, exit_code
+from bnfold.interrupts import INTERRUPTED, WORDS, exit_code
 from bnfold.terminal import Terminal, as_bug, print_error, usage_error, write
 
 app = typer.Typer(
@@ -281,8 +281,8 @@ def main(argv: list[str] | None = None) -> int:
     except BnfoldError as error:
         print_error(error)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort) as error:
-        code = exit_code(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except SystemExit as stop:  # shell completion ends this way, and help whose reader has gone
         if isinstance(stop.__context__, BrokenPipeError):
             return 0
@@ -293,6 +293,8 @@ def main(argv: list[str] | None = None) -> int:
             return InternalError.exit_code
         print_error(usage_error(error))
         return UsageError.exit_code
+    if code == INTERRUPTED:  # from Typer, if the signal came before our own work
+        code = exit_code()
     if code in WORDS:
         write(sys.stderr, f"{WORDS[code]}\n")
     return code if isinstance(code, int) else 0

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from bnfold.errors import OutputError
-from bnfold.interrupts import shielded
+from bnfold.interrupts import check, shielded
 from bnfold.staging import HASH_DIGITS, locked, mode_of, reported, save, sync_folder, temporary_folder
 from bnfold.wording import printable
 
@@ -138,6 +138,7 @@ def move(
         OutputError: It may not be.
     """
     folder = os.path.dirname(target) or "."
+    check()
     with locked(folder), shielded():
         check_target(target, force=force)
         mode = mode_of(target)
@@ -163,25 +164,26 @@ def _move_pair(written: str, target: str, data: str, mode: int | None) -> None:
     if mode is not None:
         os.chmod(staged, mode)
     was_there = os.path.lexists(place)
-    os.replace(staged, place)
     try:
+        os.replace(staged, place)
         sync_folder(os.path.dirname(target) or ".")
         os.replace(written, target)
     except BaseException:
         if not was_there:  # else it is the data, by its content, of what stands there
-            os.unlink(place)
+            with suppress(FileNotFoundError):
+                os.unlink(place)
         raise
 
 
 def _remove_unnamed(target: str, keep: Iterable[str | os.PathLike[str]]) -> None:
     """Removes earlier data of an output: called like it, and named neither by it nor by what was rejected in its place.
 
-    What cannot be removed stays; it does no harm.
+    What cannot be removed stays until the next time; it does no harm.
     """
     target = target.removesuffix(REJECTED)
     folder, name = os.path.split(target)
     own = re.compile(re.escape(name) + rf"\.[0-9a-f]{{{HASH_DIGITS}}}\.data")
-    with suppress(OSError):
+    with suppress(OSError, MemoryError):
         for found in [each for each in os.listdir(folder or ".") if own.fullmatch(each)]:
             place = os.path.join(folder, found)
             named = any(_holds(model, found) for model in (target, target + REJECTED))

@@ -1,8 +1,9 @@
 """Signals that ask for an end: Ctrl-C, SIGTERM and SIGHUP all unwind the stack, so that nothing is left behind.
 
-Python turns Ctrl-C into KeyboardInterrupt and lets the other two kill the process where it stands. `take` makes them a
-kind of KeyboardInterrupt, so that whoever takes Ctrl-C well takes them well. `shielded` puts all three off for a
-moment: a clean-up or a change of two files that is interrupted half-way is what they must not leave.
+Python turns Ctrl-C into KeyboardInterrupt and lets the other two kill the process where it stands. `take` makes all
+three a kind of KeyboardInterrupt, so that whoever takes Ctrl-C well takes them well. `shielded` puts them off for a
+moment: a clean-up or a change of two files that is interrupted half-way is what they must not leave. An exception that
+meets a destructor is lost, whatever it is; so what arrived is remembered, and `check` raises it again.
 """
 
 from __future__ import annotations
@@ -18,36 +19,35 @@ WORDS = {130: "interrupted", 143: "terminated", 129: "hung up"}  # by exit code:
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
+_arrived: list[int] = []
+
+
 class Stopped(KeyboardInterrupt):
-    """A signal other than Ctrl-C asked for an end.
-
-    Args:
-        number: The signal's number.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
+    """A signal asked for an end."""
 
 
 def take() -> None:
-    """Lets SIGTERM and SIGHUP unwind the stack; one that is ignored (nohup) stays ignored."""
+    """Lets signals unwind the stack; one that is ignored (nohup) stays ignored, and so does somebody else's handler."""
     if threading.current_thread() is not threading.main_thread():
         return
     for number in SIGNALS:
-        if signal.getsignal(number) is signal.SIG_DFL:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
 
 
-def exit_code(error: BaseException | None) -> int:
-    """The exit code of what ended the work, which libraries may have wrapped in an exception of theirs."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, Stopped):
-            return error.exit_code
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return INTERRUPTED
+def check() -> None:
+    """Raises what arrived before, if it did not end the work then: it was lost in a destructor.
+
+    Raises:
+        Stopped: A signal had asked for an end.
+    """
+    if _arrived:
+        raise Stopped
+
+
+def exit_code() -> int:
+    """The exit code of work that was interrupted, whatever libraries made of the exception on its way."""
+    return 128 + _arrived[0] if _arrived else INTERRUPTED
 
 
 @contextmanager
@@ -73,4 +73,5 @@ def shielded() -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
+    _arrived.append(number)
+    raise Stopped

@@ -51,8 +51,8 @@ class Terminal:
         except BnfoldError as error:
             self.error(error)
             return error.exit_code
-        except KeyboardInterrupt as error:
-            return exit_code(error)
+        except KeyboardInterrupt:
+            return exit_code()
         except MemoryError as error:
             self.error(out_of_memory(error))
             return UnsupportedError.exit_code
@@ -150,7 +150,7 @@ def as_bug(error: Exception) -> InternalError:
 def out_of_memory(error: MemoryError) -> UnsupportedError:
     """The end of memory, as an error: nobody's mistake."""
     what = f"there is not enough memory ({error})" if str(error) else "there is not enough memory"
-    short = UnsupportedError(what, "Free some memory, or use a machine with more; no output was changed.")
+    short = UnsupportedError(what, "Free some memory, or use a machine with more.")
     return short.with_traceback(error.__traceback__)
 
 

@@ -36,6 +36,8 @@ def staged_program(
     with quiet():
         try:
             torch.export.save(program, buffer)
+        except MemoryError:
+            raise
         except Exception as error:
             raise UnsupportedError(
                 f"torch {torch.__version__} cannot write the folded program: {first_line(error)}",

@@ -701,8 +701,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the model moves before its data",
         "bnfold/files.py",
-        '    os.replace(staged, place)\n    try:\n        sync_folder(os.path.dirname(target) or ".")\n        os.replace(written, target)\n',
-        "    try:\n        os.replace(written, target)\n        os.replace(staged, place)\n",
+        "        os.replace(staged, place)\n",
+        "        os.replace(written, target)\n        os.replace(staged, place)\n        written = target\n",
         ("tests/test_files.py",),
     ),
     Mutant(
