@@ -3,8 +3,8 @@
     python scripts/faults.py            all of them, a few minutes
     python scripts/faults.py --light    without the writers that need PyTorch; writes nothing
 
-The faults are those of tests/faults, which stop at the first thing that is wrong; this counts. The exit status is 1 when
-something was left that is neither the old output nor the new one, or was said wrongly.
+The faults are those of tests/faults, which stop at the first thing that is wrong; this counts. The exit status is 1
+when something was left that is neither the old output nor the new one, or was said wrongly.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def section(rows: Sequence[tuple[str, list[Outcome]]], runs: Sequence[Outcome], 
     outcomes = [*(outcome for _, found in rows for outcome in found), *runs]
     total = sum(outcome.old + outcome.new for outcome in outcomes)
     wrong = sum(len(outcome.problems) for outcome in outcomes)
-    stale = sum(outcome.stale for _, found in rows for outcome in found)
+    stale = sum(outcome.stale for name, found in rows for outcome in found if "SIGKILL" not in name)
     said = (
         f"Each writer replaced an output, again and again, with one fault at one of its steps: at every call of the "
         f"operating system that it makes (open, write, flush, fsync, read, rename, chmod, mkdir, listdir), or at every "
@@ -68,12 +68,9 @@ def section(rows: Sequence[tuple[str, list[Outcome]]], runs: Sequence[Outcome], 
         *(f"| {name} | {' | '.join(_cell(outcome) for outcome in found)} |" for name, found in rows),
     ]
     kills = (
-        f"After SIGKILL, a temporary folder stays, and data that nothing names; the next run that writes there removes "
-        f"both, which was checked each time. Where the folder cannot be listed just after the new model was put in "
-        f"place, the data of the old one stays until the next run as well ({stale} times, those after SIGKILL "
-        f"included)."
-        if all(len(found) for _, found in rows)
-        else ""
+        f"After SIGKILL a temporary folder stays, and perhaps data that nothing names; the next run that writes there "
+        f"removes both, which was checked each time. Where a call or the memory failed just after the new model was "
+        f"put in place, the data of the old one stayed as well until the next run ({stale} of the cases under `new`)."
     )
     whole = (
         f"Whole runs of `bnfold convert`, in processes of their own, over an earlier model with external data: signals "
@@ -116,9 +113,8 @@ def main() -> int:
         runs.append(concurrent_runs(server, root / "many", RUNS))
     if not light:
         write_section(RELIABILITY, "faults", section(rows, runs, writers))
-    problems = [
-        problem for outcome in (*(each for _, found in rows for each in found), *runs) for problem in outcome.problems
-    ]
+    outcomes = [*(each for _, found in rows for each in found), *runs]
+    problems = [problem for outcome in outcomes for problem in outcome.problems]
     for problem in problems:
         print(problem, file=sys.stderr)
     return int(bool(problems))

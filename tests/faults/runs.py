@@ -84,7 +84,7 @@ def concurrent_runs(commands: Commands, folder: Path, runs: int = 20, models: in
         ended = commands.wait(child)
         if ended.code != 0:
             outcome.problems.append(f"one of {runs}: exit code {ended.code}, {ended.err!r}")
-    outcome.new = _is_whole(target, outcome)
+    outcome.new = int(_is_whole(target, outcome))
     left = [name for name in os.listdir(folder) if not name[:1].isdigit()]
     if len(left) != 2:
         outcome.problems.append(f"{runs} at once left {sorted(left)}")
