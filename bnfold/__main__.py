@@ -1,4 +1,4 @@
-"""`python -m bnfold`: the command line, which takes Ctrl-C well even before it has loaded."""
+"""`python -m bnfold`: the command line, which takes Ctrl-C and SIGTERM well even before it has loaded."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import contextlib
 import os
 import sys
 
-INTERRUPTED = 130
+from bnfold.interrupts import WORDS, exit_code, take
 
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
     try:
+        take()
         from bnfold.cli import main as run
 
         code = run()
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    if code == INTERRUPTED:
+        code = exit_code()
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"{WORDS[code]}\n")
+    if code in WORDS:
         # A Ctrl-C that was caught in the middle of an import makes Python end by the signal, whatever is returned here.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(INTERRUPTED)
+        os._exit(code)
     return code
 
 

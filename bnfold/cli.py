@@ -15,7 +15,8 @@ from bnfold import options as o
 from bnfold.commands import explain_reasons, run_command
 from bnfold.defaults import defaults
 from bnfold.errors import BnfoldError, InternalError, UsageError
-from bnfold.terminal import INTERRUPTED, Terminal, as_bug, print_error, usage_error, write
+from bnfold.interrupts import INTERRUPTED, WORDS, exit_code
+from bnfold.terminal import Terminal, as_bug, print_error, usage_error, write
 
 app = typer.Typer(
     name="bnfold",
@@ -307,6 +308,8 @@ def main(argv: list[str] | None = None) -> int:
             return InternalError.exit_code
         print_error(usage_error(error))
         return UsageError.exit_code
-    if code == INTERRUPTED:
-        write(sys.stderr, "interrupted\n")
+    if code == INTERRUPTED:  # from Typer, if the signal came before our own work
+        code = exit_code()
+    if code in WORDS:
+        write(sys.stderr, f"{WORDS[code]}\n")
     return code if isinstance(code, int) else 0

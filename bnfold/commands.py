@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import CheckFailed, UsageError
+from bnfold.files import is_same_file
 from bnfold.terminal import Terminal, write
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             arguments["runtimes"] = [name.strip() for name in arguments["runtimes"].split(",") if name.strip()]
         if json_file not in (None, "-"):
             check_writable(json_file, force=True)
+            _check_report_file(json_file, arguments)
         with terminal.reporting() as progress:
             report: Report = getattr(pipeline, command)(**arguments, progress=progress)
         _print(report, json_file, terminal)
@@ -54,6 +56,24 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         return CheckFailed.exit_code
 
     return terminal.guard(work)
+
+
+def _check_report_file(json_file: str, arguments: dict[str, Any]) -> None:
+    """Refuses a report in the place of what the command reads or writes.
+
+    Raises:
+        UsageError: It would be.
+    """
+    from bnfold.pipeline import default_output
+
+    named = ("model", "before", "after", "data", "input_data", "recalibrate", "output")
+    files = [str(arguments[name]) for name in named if arguments.get(name) is not None]
+    if "output" in arguments and arguments["output"] is None:
+        files.append(str(default_output(arguments["model"])))
+    if any(is_same_file(json_file, file) for file in files):
+        raise UsageError(
+            f"--json {json_file} is a file that the command reads or writes", "Give the report a name of its own."
+        )
 
 
 def explain_reasons(code: str | None, terminal: Terminal) -> int:

@@ -1,37 +1,40 @@
 """Writes models: where they can be read back and checked first, then into their place.
 
-Weights below protobuf's limit stand inside the ONNX file; above, in a file beside it that belongs to it.
+Weights below protobuf's limit stand inside the ONNX file; above, in a file beside it that belongs to it (`files`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bnfold.errors import OutputError, UsageError
-from bnfold.files import OTHER, check_folder, check_target, move, reported, save, sync, temporary_folder, write_text
-from bnfold.onnxfile import external_tensors, graphs
+from bnfold.files import OTHER, REJECTED, check_folder, check_name, check_target, is_same_file, move, write_text
+from bnfold.onnxfile import data_files, graphs
+from bnfold.onnxwrite import write_onnx
+from bnfold.staging import HASH_DIGITS, reported, temporary_folder
 
 if TYPE_CHECKING:
     import onnx_ir
 
 __all__ = ["Staged", "check_writable", "staged", "staged_file", "write_model", "write_text"]
 
-DATA = ".data"
 EXTERNAL_DATA = ("auto", "always", "never")
 INSIDE_LIMIT_BYTES = 1_800_000_000  # protobuf refuses 2 GiB; the rest is room for the graph
-SMALL_TENSOR_BYTES = 256  # these stay in the ONNX file
+
+StrPath = str | os.PathLike[str]
 
 
 def check_writable(
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     force: bool,
-    source: str | os.PathLike[str] | None = None,
-    external_data: str = "auto",
+    source: StrPath | None = None,
+    external_data: str = "never",
+    may_be_rejected: bool = False,
 ) -> None:
     """Says before the work starts whether an output can be written.
 
@@ -40,6 +43,7 @@ def check_writable(
         force: Whether an existing file may be replaced.
         source: The input, which is never replaced.
         external_data: As for `staged`.
+        may_be_rejected: Whether it may have to be kept under another name.
 
     Raises:
         OutputError: It cannot.
@@ -49,14 +53,12 @@ def check_writable(
         raise UsageError(f"--external-data {external_data!r} is unknown", f"Use one of: {', '.join(EXTERNAL_DATA)}.")
     name = os.fspath(path)
     check_folder(name)
+    room = len(REJECTED) if may_be_rejected else 0
+    check_name(name, len(f".{'0' * HASH_DIGITS}.data") if external_data == "always" else room)
     check_target(name, force=force, source=source)
-    if external_data == "always":
-        check_target(name + DATA, force=force, source=source)
 
 
-def write_model(
-    model: onnx_ir.Model, path: str | os.PathLike[str], *, external_data: str = "auto", force: bool = False
-) -> None:
+def write_model(model: onnx_ir.Model, path: StrPath, *, external_data: str = "auto", force: bool = False) -> None:
     """Writes a model, all or nothing; see `staged`."""
     with staged(model, path, external_data=external_data, force=force) as written:
         written.publish()
@@ -70,15 +72,15 @@ class Staged:
         path: Where it can be read.
         target: Where it belongs.
         force: Whether an existing file may be replaced.
-        write: Writes it to a path.
-        companion: What is appended to its name for the file with its weights; empty where they are inside.
+        data: The name of the file with its weights, beside it; empty where they are inside.
+        keep: Files that are never removed: the weights of the input.
     """
 
     path: str
     target: str
     force: bool
-    write: Callable[[str], None]
-    companion: str = ""
+    data: str = ""
+    keep: tuple[str, ...] = ()
 
     def publish(self) -> None:
         """Moves it into its place.
@@ -86,9 +88,8 @@ class Staged:
         Raises:
             OutputError: It cannot be moved there; the place is as it was.
         """
-        _check_targets(self.target, self.companion, self.force)
         with reported(self.target):
-            move(self.path, self.target, self.companion)
+            move(self.path, self.target, force=self.force, data=self.data, keep=self.keep)
 
     def reject(self) -> str:
         """Keeps it for inspection as `OUT.rejected`, and says where; the output itself is not touched.
@@ -96,18 +97,20 @@ class Staged:
         Raises:
             OutputError: It cannot be kept.
         """
-        kept, again = f"{self.target}.rejected", self.path
+        kept = f"{self.target}{REJECTED}"
         with reported(kept):
-            if self.companion:
-                again = f"{self.path}.rejected"
-                self.write(again)  # the name of its external data stands in a model
-            move(again, kept, self.companion)
+            move(self.path, kept, force=True, data=self.data, keep=self.keep)
         return kept
 
 
 @contextmanager
 def staged(
-    model: onnx_ir.Model, path: str | os.PathLike[str], *, external_data: str = "auto", force: bool = False
+    model: onnx_ir.Model,
+    path: StrPath,
+    *,
+    external_data: str = "auto",
+    force: bool = False,
+    sources: Iterable[StrPath] = (),
 ) -> Iterator[Staged]:
     """Writes a model where it can be read back, and moves it into its place only when told to.
 
@@ -118,49 +121,42 @@ def staged(
         path: The output.
         external_data: `"never"` puts the weights into the file, `"always"` beside it, `"auto"` decides by their size.
         force: Whether an existing file may be replaced.
+        sources: Files the model came from, which are neither replaced nor removed.
 
     Raises:
         OutputError: It cannot be written.
     """
     target = os.fspath(path)
     check_writable(target, force=force, external_data=external_data)
+    keep = (*(os.fspath(source) for source in sources), *data_files(model))
+    _check_own_source(target, keep)
     beside = _goes_beside(model, external_data)
-    if beside:
-        _check_own_source(model, target + DATA)
-    with staged_file(
-        lambda place: _write(model, place, beside=beside), target, force=force, companion=DATA if beside else ""
-    ) as written:
-        yield written
+    with temporary_folder(target) as folder:
+        written = os.path.join(folder, os.path.basename(target))
+        with reported(target):
+            data = write_onnx(model, written, beside=beside)
+        yield Staged(written, target, force, data, keep)
 
 
 @contextmanager
-def staged_file(
-    write: Callable[[str], None], path: str | os.PathLike[str], *, force: bool = False, companion: str = ""
-) -> Iterator[Staged]:
+def staged_file(write: Callable[[str], object], path: StrPath, *, force: bool = False) -> Iterator[Staged]:
     """The same for anything that is written by a function.
 
     Args:
         write: Writes it to a path.
         path: The output.
         force: Whether an existing file may be replaced.
-        companion: What is appended to its name for a second file that `write` makes.
 
     Raises:
         OutputError: It cannot be written.
     """
     target = os.fspath(path)
-    _check_targets(target, companion, force)
+    check_target(target, force=force)
     with temporary_folder(target) as folder:
         written = os.path.join(folder, os.path.basename(target))
         with reported(target):
             write(written)
-        yield Staged(written, target, force, write, companion)
-
-
-def _check_targets(target: str, companion: str, force: bool) -> None:
-    check_target(target, force=force)
-    if companion:
-        check_target(target + companion, force=force)
+        yield Staged(written, target, force)
 
 
 def _goes_beside(model: onnx_ir.Model, external_data: str) -> bool:
@@ -173,45 +169,6 @@ def _goes_beside(model: onnx_ir.Model, external_data: str) -> bool:
     return external_data == "always" or (external_data == "auto" and size >= INSIDE_LIMIT_BYTES)
 
 
-def _check_own_source(model: onnx_ir.Model, data: str) -> None:
-    for path in {tensor.path for tensor in external_tensors(model)}:
-        if os.path.exists(path) and os.path.exists(data) and os.path.samefile(path, data):
-            raise OutputError(f"{data} holds the weights of the input", OTHER)
-
-
-def _write(model: onnx_ir.Model, path: str, *, beside: bool) -> None:
-    import onnx_ir
-
-    if beside or any(True for _ in external_tensors(model)):
-        model = model.clone()
-        _embed(model, above_too=not beside)
-    if beside:
-        folder, name = os.path.split(path)
-        onnx_ir.external_data.unload_from_model(model, folder, name + DATA, size_threshold_bytes=SMALL_TENSOR_BYTES)
-        with suppress(FileNotFoundError):  # there may be no tensor large enough to go there
-            sync(path + DATA)
-    save(path, onnx_ir.serde.serialize_model(model).SerializeToString())
-
-
-def _embed(model: onnx_ir.Model, *, above_too: bool) -> None:
-    """Takes tensors that lie in other files into the model, in place; the large ones only if `above_too`."""
-    import onnx_ir
-
-    for graph in graphs(model):
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, onnx_ir.ExternalTensor) and (above_too or tensor.nbytes <= SMALL_TENSOR_BYTES):
-                value.const_value = _in_memory(tensor)
-        for node in graph:
-            for key, attribute in list(node.attributes.items()):
-                if not attribute.is_ref() and isinstance(attribute.value, onnx_ir.ExternalTensor):
-                    node.attributes[key] = onnx_ir.AttrTensor(key, _in_memory(attribute.value))
-
-
-def _in_memory(tensor: onnx_ir.ExternalTensor) -> onnx_ir.TensorProtocol:
-    import onnx_ir
-
-    array = tensor.numpy().copy()
-    with suppress(BufferError):  # somebody still looks at it
-        tensor.release()  # a mapped tensor holds a file descriptor
-    return onnx_ir.Tensor(array, dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+def _check_own_source(target: str, sources: Iterable[str]) -> None:
+    if any(is_same_file(path, target) for path in sources):
+        raise OutputError(f"{target} holds the weights of the input", OTHER)

@@ -82,6 +82,11 @@ def external_tensors(model: onnx_ir.Model) -> Iterator[onnx_ir.ExternalTensor]:
                 yield from (tensor for tensor in tensors if isinstance(tensor, onnx_ir.ExternalTensor))
 
 
+def data_files(model: onnx_ir.Model) -> tuple[str, ...]:
+    """The files in which tensors of a model lie."""
+    return tuple(dict.fromkeys(os.fspath(tensor.path) for tensor in external_tensors(model)))
+
+
 def graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph]:
     """Every graph of a model: its own, bodies of control flow, functions."""
     for graph in (model.graph, *(function.graph for function in model.functions.values())):

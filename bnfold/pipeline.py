@@ -36,6 +36,7 @@ from bnfold.stages import (
     timed,
     verified,
     with_copies_noted,
+    with_data_noted,
 )
 from bnfold.work import Source, to_onnx, to_program, to_state
 
@@ -138,7 +139,7 @@ def convert(
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time, device)
-    check_writable(target, force=force, source=model, external_data=external_data)
+    check_writable(target, force=force, source=model, external_data=external_data, may_be_rejected=True)
     form = output_format(target)
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
     check_renewal(target, form, renewal)
@@ -159,7 +160,7 @@ def convert(
             report = measured(report, work.original or work.before, after, work.given, asked, tell, work.folded_only)
         if bench and report.passed:
             report = timed(report, work.before, after, work.given, options, tell)
-        report = judged(report, given)
+        report = with_data_noted(judged(report, given), written.data)
         if not report.passed:
             return replace(report, rejected=written.reject())
         output_info = replace(FileInfo.of(written.path), path=str(target), format=form)

@@ -307,6 +307,13 @@ def with_copies_noted(report: Report, plan: Plan) -> Report:
     )
 
 
+def with_data_noted(report: Report, data: str) -> Report:
+    """The report with a note on the file that holds the weights, if there is one."""
+    if not data:
+        return report
+    return replace(report, notes=(*report.notes, f"the weights are in a file of their own beside the model, {data}"))
+
+
 def check_level(level: str) -> None:
     """Refuses a level of verification that does not exist."""
     if level not in LEVELS:

@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bnfold.errors import BnfoldError, InternalError, OutputError, UsageError
+from bnfold.errors import BnfoldError, InternalError, OutputError, UnsupportedError, UsageError
+from bnfold.interrupts import exit_code
 from bnfold.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-INTERRUPTED = 130
 
 PROGRESS_DELAY_S = 0.7  # what is over sooner needs no progress bar
 
@@ -53,7 +52,10 @@ class Terminal:
             self.error(error)
             return error.exit_code
         except KeyboardInterrupt:
-            return INTERRUPTED
+            return exit_code()
+        except MemoryError as error:
+            self.error(out_of_memory(error))
+            return UnsupportedError.exit_code
         except Exception as error:  # the outermost frame: whatever escapes is a mistake in bnfold
             self.error(as_bug(error))
             return InternalError.exit_code
@@ -143,6 +145,13 @@ def as_bug(error: Exception) -> InternalError:
         "This is a mistake in bnfold; please report it with the output of the same command and -vv.",
     )
     return bug.with_traceback(error.__traceback__)
+
+
+def out_of_memory(error: MemoryError) -> UnsupportedError:
+    """The end of memory, as an error: nobody's mistake."""
+    what = f"there is not enough memory ({error})" if str(error) else "there is not enough memory"
+    short = UnsupportedError(what, "Free some memory, or use a machine with more.")
+    return short.with_traceback(error.__traceback__)
 
 
 def usage_error(error: Any) -> UsageError:

@@ -15,10 +15,10 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import UnsupportedError
 from bnfold.export import Staged, staged_file
-from bnfold.files import save
 from bnfold.quiet import quiet
 from bnfold.recipe import KEY, PREFIX
 from bnfold.remodel import FoldedState
+from bnfold.staging import save
 from bnfold.weights import STATE
 from bnfold.wording import first_line
 
@@ -36,12 +36,14 @@ def staged_program(
     with quiet():
         try:
             torch.export.save(program, buffer)
+        except MemoryError:
+            raise
         except Exception as error:
             raise UnsupportedError(
                 f"torch {torch.__version__} cannot write the folded program: {first_line(error)}",
                 "Give the output the suffix .onnx, or fold in Python: bnfold.fold(exported_program).",
             ) from error
-    return staged_file(lambda place: save(place, buffer.getbuffer()), path, force=force)
+    return staged_file(lambda place: save(place, [buffer.getbuffer()]), path, force=force)
 
 
 def read_program(path: str) -> ExportedProgram:
@@ -69,10 +71,10 @@ def staged_state(
             raise UnsupportedError(
                 f"safetensors has no type for {error.args[0]}", "Give the output the suffix .pt or .pt2."
             ) from error
-        return staged_file(lambda place: save(place, data), path, force=force)
+        return staged_file(lambda place: save(place, [data]), path, force=force)
     buffer = io.BytesIO()
     torch.save({STATE: tensors, KEY: folded.recipe.to_dict()}, buffer)
-    return staged_file(lambda place: save(place, buffer.getbuffer()), path, force=force)
+    return staged_file(lambda place: save(place, [buffer.getbuffer()]), path, force=force)
 
 
 def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -107,6 +107,7 @@ def to_onnx(
     unfolded, report, steps = preprocessed(opened, report, given)
     from bnfold.export import staged
     from bnfold.frontends.onnx import fold_model
+    from bnfold.onnxfile import data_files
 
     original = folded_only = None
     if renewal is not None:
@@ -122,7 +123,7 @@ def to_onnx(
         replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan), *left), operators_after=after),
         given,
         before=source.path if report.source.format == "onnx" and unfolded is opened else unfolded,
-        staged=lambda: staged(folded, target, external_data=external_data, force=force),
+        staged=lambda: staged(folded, target, external_data=external_data, force=force, sources=data_files(opened)),
         read_back=lambda path: path,
         bytes_after=lambda path: stored_bytes(as_ir(path), path),
         steps=steps,

@@ -718,6 +718,63 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if False:\n",
         ("tests/test_conditions.py",),
     ),
+    # staging.py, files.py, interrupts.py: whole or not at all
+    Mutant(
+        "what was written is not read back",
+        "bnfold/staging.py",
+        "if _digest_on_disk(path) != digest.hexdigest():",
+        "if False:",
+        ("tests/test_staging.py",),
+    ),
+    Mutant(
+        "the folder of a living process is taken for stale",
+        "bnfold/staging.py",
+        "lock = _lock(folder, wait=False)",
+        "lock = os.open(folder, os.O_RDONLY)",
+        ("tests/test_staging.py",),
+    ),
+    Mutant(
+        "a link of the same name is written through",
+        "bnfold/staging.py",
+        'open(path, "xb")',
+        'open(path, "wb")',
+        ("tests/test_staging.py",),
+    ),
+    Mutant(
+        "the model moves before its data",
+        "bnfold/files.py",
+        "        os.replace(staged, place)\n",
+        "        os.replace(written, target)\n        os.replace(staged, place)\n        written = target\n",
+        ("tests/test_files.py",),
+    ),
+    Mutant(
+        "data that a rejected model names is removed",
+        "bnfold/files.py",
+        "for model in (target, target + REJECTED))",
+        "for model in (target,))",
+        ("tests/test_files.py",),
+    ),
+    Mutant(
+        "data of the input is removed",
+        "bnfold/files.py",
+        "if not named and not any(is_same_file(other, place) for other in keep):",
+        "if not named:",
+        ("tests/test_files.py", "tests/test_export.py"),
+    ),
+    Mutant(
+        "a link into /proc is replaced",
+        "bnfold/files.py",
+        ' and not os.readlink(link).startswith("/proc/")',
+        "",
+        ("tests/test_files.py",),
+    ),
+    Mutant(
+        "a signal during a clean-up is forgotten",
+        "bnfold/interrupts.py",
+        "            signal.raise_signal(number)\n",
+        "            pass\n",
+        ("tests/test_interrupts.py",),
+    ),
     # recipe.py, remodel.py, torchexport.py, networks.py, torchrunner.py: PyTorch out, run and restored
     Mutant(
         "a network is changed before it is known to fit",

@@ -13,6 +13,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BENCHMARKS = DOCS / "benchmarks.md"
+RELIABILITY = DOCS / "reliability.md"
 
 
 def write_section(page: Path, name: str, text: str) -> None:
@@ -24,7 +25,7 @@ def write_section(page: Path, name: str, text: str) -> None:
         text: Without the markers.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    old = page.read_text(encoding="utf-8") if page.is_file() else "# Benchmarks\n"
+    old = page.read_text(encoding="utf-8") if page.is_file() else f"# {page.stem.capitalize()}\n"
     if begin not in old:
         old = f"{old.rstrip()}\n\n{begin}\n{end}\n"
     before, rest = old.split(begin)

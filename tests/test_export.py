@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,15 @@ def with_everything_outside(folder: Path) -> Path:
     return folder / "in.onnx"
 
 
+def data_of(path: str) -> str:
+    """The name of the one file that a model keeps weights in."""
+    proto = onnx.load(path, load_external_data=False)
+    [name] = {entry.value for t in proto.graph.initializer for entry in t.external_data if entry.key == "location"}
+    content = Path(path).with_name(name).read_bytes()
+    assert name == f"{Path(path).name}.{hashlib.sha256(content).hexdigest()[:16]}.data"
+    return name
+
+
 def weight(path: str | Path) -> np.ndarray:
     loaded = load(path).model
     assert isinstance(loaded, onnx_ir.Model)
@@ -83,8 +93,8 @@ def test_weights_beside_the_model_on_request_and_above_the_limit(here: Path, mon
         write_model(opened, "always.onnx", external_data="always")
         monkeypatch.setattr(export, "INSIDE_LIMIT_BYTES", 2400)
         write_model(opened, "auto.onnx")
-    assert sorted(os.listdir()) == ["always.onnx", "always.onnx.data", "auto.onnx", "auto.onnx.data"]
-    assert os.path.getsize("auto.onnx.data") == WEIGHT.nbytes
+    assert sorted(os.listdir()) == ["always.onnx", data_of("always.onnx"), "auto.onnx", data_of("auto.onnx")]
+    assert Path(data_of("auto.onnx")).read_bytes()[: WEIGHT.nbytes] == WEIGHT.tobytes()
     assert np.array_equal(weight("always.onnx"), WEIGHT)
     assert np.array_equal(weight("auto.onnx"), WEIGHT)
 
@@ -132,17 +142,22 @@ def test_weights_that_somebody_still_looks_at(tmp_path: Path) -> None:
 
 def test_the_weights_of_the_input_are_not_overwritten(here: Path) -> None:
     source = with_everything_outside(here)
-    os.rename("in.data", "out.onnx.data")
-    proto = onnx.load(source, load_external_data=False)
-    for tensor in [*proto.graph.initializer, proto.graph.node[0].attribute[0].t]:
-        tensor.external_data[0].value = "out.onnx.data"
-    onnx.save(proto, source)
     opened = load(source).model
-    before = Path("out.onnx.data").read_bytes()
-    assert refusal(OutputError, write_model, opened, "out.onnx", external_data="always", force=True) == (
-        "error[OUTPUT]: out.onnx.data holds the weights of the input\nName another output: -o FILE."
+    before = Path("in.data").read_bytes()
+    assert refusal(OutputError, write_model, opened, "in.data", force=True) == (
+        "error[OUTPUT]: in.data holds the weights of the input\nName another output: -o FILE."
     )
-    assert Path("out.onnx.data").read_bytes() == before
+    assert Path("in.data").read_bytes() == before
+
+
+def test_weights_of_the_input_that_are_called_like_those_of_the_output_stay(here: Path) -> None:
+    write_model(model(), "out.onnx", external_data="always")
+    os.rename("out.onnx", "in.onnx")
+    data = next(name for name in os.listdir() if name.endswith(".data"))
+    for scale in (2.0, 3.0):
+        with staged(model(scale), "out.onnx", external_data="always", force=True, sources=[data]) as written:
+            written.publish()
+        assert sorted(os.listdir()) == sorted(["in.onnx", data, "out.onnx", data_of("out.onnx")])
 
 
 def test_an_existing_output_is_refused_before_any_work(here: Path) -> None:
@@ -155,12 +170,43 @@ def test_an_existing_output_is_refused_before_any_work(here: Path) -> None:
     assert np.array_equal(weight("out.onnx"), WEIGHT)
 
 
-def test_an_existing_data_file_is_refused_too(here: Path) -> None:
+def test_a_file_called_as_data_used_to_be_is_no_obstacle_and_stays(here: Path) -> None:
     Path("out.onnx.data").write_text("precious")
-    expected = f"error[OUTPUT]: out.onnx.data already exists\n{HINT}"
-    assert refusal(OutputError, check_writable, "out.onnx", force=False, external_data="always") == expected
-    assert refusal(OutputError, write_model, model(), "out.onnx", external_data="always") == expected
-    check_writable("out.onnx", force=False)
+    write_model(model(), "out.onnx", external_data="always")
+    assert Path("out.onnx.data").read_text() == "precious"
+
+
+def test_replacing_a_model_replaces_its_data(here: Path) -> None:
+    write_model(model(), "out.onnx", external_data="always")
+    first = data_of("out.onnx")
+    write_model(model(), "out.onnx", external_data="always", force=True)
+    assert (data_of("out.onnx"), len(os.listdir())) == (first, 2)
+    write_model(model(2.0), "out.onnx", external_data="always", force=True)
+    assert sorted(os.listdir()) == ["out.onnx", data_of("out.onnx")]
+    assert data_of("out.onnx") != first
+    write_model(model(2.0), "out.onnx", force=True)
+    assert os.listdir() == ["out.onnx"]
+
+
+def test_a_name_without_room_for_what_is_appended(here: Path) -> None:
+    name = "x" * 230 + ".onnx"
+    check_writable(name, force=False, may_be_rejected=True)
+    assert refusal(OutputError, check_writable, name, force=False, external_data="always") == (
+        f"error[OUTPUT]: the name {name} is too long: it has 235 bytes, and 233 fit\nName another output: -o FILE."
+    )
+
+
+def test_tensors_are_aligned(here: Path) -> None:
+    opened = model()
+    shared = onnx_ir.tensor(np.arange(300, dtype=np.int8), name="odd")
+    value = onnx_ir.Value(name="odd", const_value=shared)
+    opened.graph.register_initializer(value)
+    write_model(opened, "out.onnx", external_data="always")
+    proto = onnx.load("out.onnx", load_external_data=False)
+    places = [{entry.key: entry.value for entry in t.external_data} for t in proto.graph.initializer]
+    offsets = [int(place["offset"]) for place in places if place]
+    assert [offset % 64 for offset in offsets] == [0] * len(offsets)
+    assert np.array_equal(onnx.numpy_helper.to_array(onnx.load("out.onnx").graph.initializer[-1]), shared.numpy())
 
 
 @pytest.mark.parametrize("path", ["folder", "missing/out.onnx", "in.onnx"])
@@ -188,7 +234,8 @@ def test_a_staged_model_can_be_read_and_is_nowhere_until_published(here: Path, e
         assert not Path("out.onnx").exists()
         written.publish()
         assert np.array_equal(weight("out.onnx"), WEIGHT)
-    assert sorted(os.listdir()) == ["out.onnx", "out.onnx.data"][: 1 + (external_data == "always")]
+    names = ["out.onnx", *([data_of("out.onnx")] if external_data == "always" else [])]
+    assert sorted(os.listdir()) == names
 
 
 def test_a_staged_model_nobody_wants_is_gone(here: Path) -> None:

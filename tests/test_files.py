@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bnfold import files
+from bnfold import files, staging
 from bnfold.errors import OutputError
-from bnfold.files import check_folder, check_target, move, write_text
+from bnfold.files import check_folder, check_name, check_target, data_name, is_same_file, move, write_text
 
 OTHER = "Name another output: -o FILE."
 
@@ -122,7 +122,7 @@ def test_a_failing_disk_leaves_everything_as_it_was(
 
     Path("out.json").write_text("precious")
     if where == "open":
-        monkeypatch.setattr(files, "open", fail, raising=False)
+        monkeypatch.setattr(staging, "open", fail, raising=False)
     else:
         monkeypatch.setattr(os, where, fail)
     assert refusal(write_text, "new", "out.json") == (
@@ -162,51 +162,176 @@ def test_ctrl_c_leaves_everything_as_it_was(here: Path, monkeypatch: pytest.Monk
     assert Path("out.json").read_text() == "precious"
 
 
-def pair(folder: str, text: str) -> str:
-    Path(folder).mkdir()
-    Path(folder, "m").write_text(text)
-    Path(folder, "m.data").write_text(f"{text} data")
-    return f"{folder}/m"
+def pair(folder: str, text: str) -> tuple[str, str]:
+    """A file that names its data, and the name of the data."""
+    Path(folder).mkdir(exist_ok=True)
+    name = data_name("m", text[0] * 16)
+    Path(folder, "m").write_text(f"{text} {name}")
+    Path(folder, name).write_text(f"{text} data")
+    return f"{folder}/m", name
 
 
 def contents(folder: str) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(Path(folder).iterdir())}
 
 
-def test_two_files_that_belong_together_move_together(here: Path) -> None:
-    pair("place", "old")
-    move(pair("staged", "new"), "place/m", ".data")
-    assert contents("place") == {"m": "new", "m.data": "new data"}
+def test_two_files_that_belong_together_move_together_and_the_earlier_data_goes(here: Path) -> None:
+    pair("place", "bold")
+    written, data = pair("staged", "anew")
+    move(written, "place/m", force=True, data=data)
+    assert contents("place") == {"m": f"anew {data}", data: "anew data"}
+    assert contents("staged") == {}
 
 
-@pytest.mark.parametrize("hard_links", [True, False])
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), MemoryError()])
 @pytest.mark.parametrize("moves", [0, 1])
-@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize("existing", ["nothing", "another", "the same data"])
 def test_if_one_of_two_files_cannot_move_neither_does(
-    here: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool, error: BaseException, moves: int, existing: bool
+    here: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, moves: int, existing: str
 ) -> None:
     real, done = os.replace, []
 
     def replace(source: str, target: str) -> None:
-        if len(done) == moves:
-            done.append(source)
-            raise error
         done.append(source)
+        if len(done) == moves + 1:
+            raise error
         real(source, target)
 
-    def no_link(*_: object) -> None:
-        raise OSError(errno.EPERM, "no hard links here")
-
-    staged = pair("staged", "new")
-    if existing:
-        pair("place", "old")
-    else:
-        Path("place").mkdir()
+    written, data = pair("staged", "anew")
+    Path("place").mkdir()
+    if existing != "nothing":
+        pair("place", "bold" if existing == "another" else "anew")
     before = contents("place")
     monkeypatch.setattr(os, "replace", replace)
-    if not hard_links:
-        monkeypatch.setattr(os, "link", no_link)
     with pytest.raises(type(error)):
-        move(staged, "place/m", ".data")
+        move(written, "place/m", force=True, data=data)
     assert contents("place") == before
+
+
+def test_at_every_moment_the_model_finds_its_own_data(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look() -> None:
+        text, name = Path("place/m").read_text().split()
+        assert Path("place", name).read_text() == f"{text} data"
+        looked.append(text)
+
+    def looking(real: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            look()
+            result = real(*args, **kwargs)
+            look()
+            return result
+
+        return call
+
+    looked: list[str] = []
+    pair("place", "bold")
+    written, data = pair("staged", "anew")
+    for name in ("replace", "unlink", "fsync", "chmod"):
+        monkeypatch.setattr(os, name, looking(getattr(os, name)))
+    move(written, "place/m", force=True, data=data)
+    assert set(looked) == {"bold", "anew"}
+    assert len(looked) >= 12
+
+
+def test_data_that_something_else_needs_is_not_removed(here: Path) -> None:
+    _, old = pair("place", "bold")
+    Path("place/m.rejected").write_text(f"rejected {data_name('m', 'c' * 16)}")
+    for name in (data_name("m", "c" * 16), data_name("m", "d" * 16), "m.data", data_name("other", "e" * 16)):
+        Path("place", name).write_text("data")
+    written, data = pair("staged", "anew")
+    move(written, "place/m", force=True, data=data, keep=["place/" + data_name("m", "d" * 16)])
+    left = {"m", "m.rejected", data, data_name("m", "c" * 16), data_name("m", "d" * 16), "m.data"}
+    assert set(contents("place")) == left | {data_name("other", "e" * 16)}
+    assert not Path("place", old).exists()
+
+
+def test_a_model_that_is_rejected_leaves_the_data_of_the_output(here: Path) -> None:
+    _, old = pair("place", "bold")
+    written, data = pair("staged", "anew")
+    move(written, "place/m.rejected", force=True, data=data)
+    assert set(contents("place")) == {"m", old, "m.rejected", data}
+
+
+def test_without_force_nothing_that_appeared_meanwhile_is_replaced(here: Path) -> None:
+    pair("place", "bold")
+    before = contents("place")
+    written, data = pair("staged", "anew")
+    assert refusal(move, written, "place/m", force=False, data=data) == (
+        "error[OUTPUT]: place/m already exists\nPass --force to replace it, or name another output: -o FILE."
+    )
+    assert contents("place") == before
+
+
+def test_the_data_has_the_permissions_of_the_model_that_was_there(here: Path) -> None:
+    pair("place", "bold")
+    os.chmod("place/m", 0o600)
+    written, data = pair("staged", "anew")
+    move(written, "place/m", force=True, data=data)
+    assert {stat.S_IMODE(os.stat(f"place/{name}").st_mode) for name in ("m", data)} == {0o600}
+
+
+def test_a_link_to_a_device_or_to_an_open_file_is_not_replaced(here: Path) -> None:
+    Path("null").symlink_to("/dev/null")
+    Path("stdout").symlink_to("/proc/self/fd/1")  # what /dev/stdout is; here it may be a regular file
+    for name in ("null", "stdout"):
+        assert refusal(write_text, "x", name) == f"error[OUTPUT]: {name} is not a regular file\n{OTHER}"
+        assert Path(name).is_symlink()
+
+
+def test_a_dangling_link_is_replaced_and_nothing_appears_where_it_points(here: Path) -> None:
+    Path("elsewhere").mkdir()
+    Path("out.json").symlink_to("elsewhere/new.json")
+    write_text("new", "out.json")
+    assert (Path("out.json").is_symlink(), os.listdir("elsewhere")) == (False, [])
+
+
+def test_a_link_gives_its_place_and_not_the_permissions_of_what_it_points_at(here: Path) -> None:
+    Path("other").touch()
+    Path("private").touch(mode=0o600)
+    Path("out.json").symlink_to("private")
+    write_text("new", "out.json")
+    assert stat.S_IMODE(os.stat("out.json").st_mode) == stat.S_IMODE(os.stat("other").st_mode)
+
+
+def test_the_other_names_of_a_file_keep_what_they_had(here: Path) -> None:
+    Path("out.json").write_text("old")
+    os.link("out.json", "backup")
+    write_text("new", "out.json")
+    assert (Path("out.json").read_text(), Path("backup").read_text()) == ("new", "old")
+
+
+def test_a_name_that_is_too_long_is_refused_before_anything_is_done(here: Path) -> None:
+    check_name("x" * 255)
+    assert refusal(check_name, "folder/" + "ü" * 128) == (
+        f"error[OUTPUT]: the name {'ü' * 128} is too long: it has 256 bytes, and 255 fit\n{OTHER}"
+    )
+    assert refusal(check_name, "x" * 250, 9) == (
+        f"error[OUTPUT]: the name {'x' * 250} is too long: it has 250 bytes, and 246 fit\n{OTHER}"
+    )
+
+
+def test_a_name_with_a_nul(here: Path) -> None:
+    assert refusal(check_folder, "a\0b") == (
+        f"error[OUTPUT]: 'a\N{REPLACEMENT CHARACTER}b' is no name of a file: it holds a NUL\n{OTHER}"
+    )
+
+
+def test_one_file_under_two_names(here: Path) -> None:
+    Path("a").touch()
+    Path("b").symlink_to("a")
+    assert is_same_file("a", "./b")
+    assert is_same_file("new", "./new")
+    assert not is_same_file("a", "new")
+
+
+def test_a_disk_that_does_not_confirm_the_move_is_told_of(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    Path("out.json").write_text("old")
+    monkeypatch.setattr(files, "sync_folder", fail)
+    assert refusal(write_text, "new", "out.json") == (
+        "error[OUTPUT]: out.json is in its place, but the disk does not confirm it: Input/output error\n"
+        "Check the disk before you rely on it."
+    )
+    assert Path("out.json").read_text() == "new"
