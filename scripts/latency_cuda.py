@@ -153,10 +153,10 @@ def section(data: Mapping[str, Any]) -> str:
             "defaults (TF32 in convolutions), eager and after `torch.compile` with its defaults; one call at a time "
             "between two CUDA events, inputs on the device, its clocks up, in rounds of random order in one process; "
             "medians with 95 % intervals. The control is the module against a copy of itself. `iresnet` is that of "
-            f"`models/`, 256 channels wide; weights are drawn.{_apart(found)} PyTorch adds the bias of a convolution in a "
-            "pass of its own, so a BatchNorm is traded for a bias. Where one stands behind a pooling and its shift goes "
-            "in front of it, as in the stem of `resnetv2_18`, that pass is over more pixels, and a large batch gets "
-            "slower; onnxruntime, whose convolutions take the bias in, does not."
+            f"`models/`, 256 channels wide; weights are drawn.{_apart(found)} PyTorch adds the bias of a convolution "
+            "in a pass of its own, so a BatchNorm is traded for a bias. Where one stands behind a pooling and its "
+            "shift goes in front of it, as in the stem of `resnetv2_18`, that pass is over more pixels, and a large "
+            "batch gets slower."
         ),
         *heading(),
         *lines,
