@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 PIECE = 2**18  # elements of a weight that are float64 at a time
+WHOLE = 2**22  # elements of a weight of which a response is computed at once
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,12 @@ class Kernel:
         if self.reference is not None:
             grouped = grouped[(slice(None),) * 3 + np.ix_(*self.reference)]
         live = image.reshape(self.groups, -1)
-        taps = grouped.sum(axis=tuple(range(3, grouped.ndim)), dtype=np.float64)
-        response: Array = self.gain * np.einsum("goi,gi->go", taps, live).reshape(-1)
+        rows = grouped.shape[1] if weight.size <= WHOLE else max(1, grouped.shape[1] * PIECE // weight.size)
+        parts = []
+        for start in range(0, grouped.shape[1], rows):
+            taps = grouped[:, start : start + rows].sum(axis=tuple(range(3, grouped.ndim)), dtype=np.float64)
+            parts.append(np.einsum("goi,gi->go", taps, live))
+        response: Array = self.gain * np.concatenate(parts, axis=1).reshape(-1)
         return response
 
 
@@ -239,16 +244,25 @@ def rewrite(
     shift = writer.inverse_scale * shift + writer.inverse_shift
     if (reader.scale == 1).all() and (writer.inverse_scale == 1).all():
         return weight, shift
-    return _scaled(weight, kernel.factors(writer.inverse_scale, reader.scale)), shift
+    return scaled(weight, kernel.factors(writer.inverse_scale, reader.scale)), shift
 
 
-def _scaled(weight: NDArray[Any], factors: Array) -> NDArray[Any]:
-    """`weight · factors` in float64, rounded once, piece by piece: a large layer at once would take its room twice."""
+def scaled(weight: NDArray[Any], factors: Array, terms: Array | None = None) -> NDArray[Any]:
+    """`weight · factors + terms` in float64, rounded once, piece by piece: at once it would take its room twice.
+
+    Args:
+        weight: The stored array.
+        factors: float64, of as many axes, broadcastable against it.
+        terms: The same; None for none.
+    """
     rows = max(1, PIECE * len(weight) // max(weight.size, 1))
     if rows >= len(weight):
-        return round_once(weight * factors, weight.dtype)
+        return round_once(weight * factors if terms is None else weight * factors + terms, weight.dtype)
     result = np.empty(weight.shape, weight.dtype)
     for start in range(0, len(weight), rows):
         piece = slice(start, start + rows)
-        result[piece] = round_once(weight[piece] * (factors[piece] if len(factors) > 1 else factors), weight.dtype)
+        wide = weight[piece] * (factors[piece] if len(factors) > 1 else factors)
+        if terms is not None:
+            wide = wide + (terms[piece] if len(terms) > 1 else terms)
+        result[piece] = round_once(wide, weight.dtype)
     return result
