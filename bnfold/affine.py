@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 PIECE = 2**18  # elements of a weight that are float64 at a time
+WHOLE = 2**22  # elements of a weight of which a response is computed at once
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,12 @@ class Kernel:
         if self.reference is not None:
             grouped = grouped[(slice(None),) * 3 + np.ix_(*self.reference)]
         live = image.reshape(self.groups, -1)
-        taps = grouped.sum(axis=tuple(range(3, grouped.ndim)), dtype=np.float64)
-        response: Array = self.gain * np.einsum("goi,gi->go", taps, live).reshape(-1)
+        rows = grouped.shape[1] if weight.size <= WHOLE else max(1, grouped.shape[1] * PIECE // weight.size)
+        parts = []
+        for start in range(0, grouped.shape[1], rows):
+            taps = grouped[:, start : start + rows].sum(axis=tuple(range(3, grouped.ndim)), dtype=np.float64)
+            parts.append(np.einsum("goi,gi->go", taps, live))
+        response: Array = self.gain * np.concatenate(parts, axis=1).reshape(-1)
         return response
 
 
@@ -247,22 +253,32 @@ def rewrite(
     shift = writer.inverse_scale * shift + writer.inverse_shift
     if (reader.scale == 1).all() and (writer.inverse_scale == 1).all():
         return weight, shift
-    return _scaled(weight, *kernel.factors(writer.inverse_scale, reader.scale)), shift
+    return scaled(weight, *kernel.factors(writer.inverse_scale, reader.scale)), shift
 
 
-def _scaled(weight: NDArray[Any], *factors: Array) -> NDArray[Any]:
-    """A weight times the product of two factors in float64, rounded once.
+def scaled(weight: NDArray[Any], *factors: Array, terms: Array | None = None) -> NDArray[Any]:
+    """A weight times the product of factors, plus terms, in float64, rounded once.
 
     Piece by piece, as a large layer would take its room twice over, and in one buffer, as the holes that pieces of many
     sizes leave in the heap are memory too.
+
+    Args:
+        weight: The stored array.
+        factors: float64, each of as many axes, broadcastable against it.
+        terms: The same; None for none.
     """
     rows = max(1, PIECE * len(weight) // max(weight.size, 1))
     result = np.empty(weight.shape, weight.dtype)
     buffer = np.empty((min(rows, len(weight)), *weight.shape[1:]))
     for start in range(0, len(weight), rows):
         piece = slice(start, start + rows)
-        first, second = (each[piece] if len(each) > 1 else each for each in factors)
         wide = buffer[: len(result[piece])]
-        np.multiply(weight[piece], first * second, out=wide)
+        np.multiply(weight[piece], reduce(np.multiply, [_rows(each, piece) for each in factors]), out=wide)
+        if terms is not None:
+            wide += _rows(terms, piece)
         result[piece] = round_once(wide, weight.dtype)
     return result
+
+
+def _rows(array: Array, piece: slice) -> Array:
+    return array[piece] if len(array) > 1 else array

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import OutputError, UsageError
 from bnfold.files import OTHER, REJECTED, check_folder, check_name, check_target, is_same_file, move, write_text
-from bnfold.onnxfile import data_files, graphs
+from bnfold.onnxfile import data_files, weight_bytes
 from bnfold.onnxwrite import write_onnx
 from bnfold.staging import HASH_DIGITS, reported, temporary_folder
 
@@ -160,8 +160,7 @@ def staged_file(write: Callable[[str], object], path: StrPath, *, force: bool = 
 
 
 def _goes_beside(model: onnx_ir.Model, external_data: str) -> bool:
-    tensors = (value.const_value for graph in graphs(model) for value in graph.initializers.values())
-    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    size = weight_bytes(model)
     if external_data == "never" and size >= INSIDE_LIMIT_BYTES:
         raise OutputError(
             f"the model has {size:,} bytes of weights, too many for one ONNX file", "Drop --external-data never."

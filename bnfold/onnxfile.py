@@ -36,6 +36,8 @@ def read(data: bytes, name: str) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     import onnx
     import onnx_ir
 
+    from bnfold.mapped import share_mappings
+
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -58,6 +60,7 @@ def read(data: bytes, name: str) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     except Exception as error:  # onnx_ir wraps whatever a malformed proto made it trip over
         raise UnreadableError(f"{name} is a damaged ONNX file ({first_line(error)})", AGAIN) from error
     _settle_external_data(model, name)
+    share_mappings(model)
     return model, _settle_order(model, name)
 
 
@@ -85,6 +88,12 @@ def external_tensors(model: onnx_ir.Model) -> Iterator[onnx_ir.ExternalTensor]:
 def data_files(model: onnx_ir.Model) -> tuple[str, ...]:
     """The files in which tensors of a model lie."""
     return tuple(dict.fromkeys(os.fspath(tensor.path) for tensor in external_tensors(model)))
+
+
+def weight_bytes(model: onnx_ir.Model) -> int:
+    """The size of all weights of a model, wherever they lie."""
+    tensors = (value.const_value for graph in graphs(model) for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph]:

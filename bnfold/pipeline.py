@@ -7,6 +7,8 @@ back from there. Only a file that passed every check is moved to the output's na
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from bnfold.measuring import DataSource, check_renewal, drifted, measured, open_
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report
 from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
+from bnfold.spill import LARGE_BYTES, Spill
 from bnfold.stages import (
     Data,
     Progress,
@@ -199,9 +202,12 @@ def inspect(
     )
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
+    from bnfold.frontends.edit import in_memory
     from bnfold.frontends.onnx import plan_model
+    from bnfold.onnxfile import weight_bytes
 
-    plan = plan_model(unfolded, choices)
+    store = Spill(os.path.join(tempfile.gettempdir(), "a plan")) if weight_bytes(unfolded) >= LARGE_BYTES else in_memory
+    plan = plan_model(unfolded, choices, store=store)
     report = with_copies_noted(report, plan)
     report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
     return judged(report, given)

@@ -24,6 +24,7 @@ from bnfold.plan import Plan
 from bnfold.preprocess import Step, fate
 from bnfold.report import FileInfo, Report, version
 from bnfold.runners import as_ir, count_operators
+from bnfold.spill import LARGE_BYTES, Spill
 from bnfold.stages import Given, Progress, StrPath, by_name, open_model, preprocessed, with_copies_noted
 
 if TYPE_CHECKING:
@@ -106,16 +107,18 @@ def to_onnx(
     )
     unfolded, report, steps = preprocessed(opened, report, given)
     from bnfold.export import staged
+    from bnfold.frontends.edit import in_memory
     from bnfold.frontends.onnx import fold_model
-    from bnfold.onnxfile import data_files
+    from bnfold.onnxfile import data_files, weight_bytes
 
+    store = Spill(target) if weight_bytes(unfolded) >= LARGE_BYTES else in_memory
     original = folded_only = None
     if renewal is not None:
-        original, folded_only = unfolded, fold_model(unfolded, choices)[0]
+        original, folded_only = unfolded, fold_model(unfolded, choices, store=store)[0]
         unfolded, report = recalibrated(report, unfolded, renewal, tell)
     tell("folding", None)
 
-    folded, plan = fold_model(unfolded, choices)
+    folded, plan = fold_model(unfolded, choices, store=store)
     report = with_copies_noted(report, plan)
     after = count_operators(folded)
     left = said(choices.leftover, plan.kept, after.get("BatchNormalization", 0))

@@ -105,15 +105,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "alpha forgotten in the response",
         "bnfold/affine.py",
-        "response: Array = self.gain * np.einsum(",
-        "response: Array = np.einsum(",
+        "response: Array = self.gain * np.concatenate(",
+        "response: Array = np.concatenate(",
         PROPERTY,
     ),
     Mutant(
         "weights computed in float32",
         "bnfold/affine.py",
-        "        np.multiply(weight[piece], first * second, out=wide)\n",
-        "        np.multiply(weight[piece], (first * second).astype(weight.dtype), out=wide)\n",
+        "[_rows(each, piece) for each in factors]), out=wide)",
+        "[_rows(each, piece) for each in factors]).astype(weight.dtype), out=wide)",
         AFFINE,
     ),
     Mutant(

@@ -2,13 +2,15 @@
 
 Every tensor of floats is held as float64, whatever the model says: weights are widened exactly, and a Cast to a
 narrower float does nothing. Integers and booleans are as they are. Operators run in PyTorch, or else in
-`onnx.reference`. A value is freed after its last reader.
+`onnx.reference`. A value is freed after its last reader; weights are widened once, or, where they are too many to be
+held at twice their size, each time that they are read.
 
 Reason: onnxruntime has no float64 convolution on CPUs, and `onnx.reference` needs minutes for what takes seconds here.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -31,6 +33,7 @@ from bnfold.float64.sequences import SEQUENCES
 from bnfold.float64.structure import STRUCTURE
 from bnfold.float64.window import WINDOW
 from bnfold.runners import as_ir
+from bnfold.spill import LARGE_BYTES, SMALL_BYTES
 
 Watch = Callable[[ir.Node, tuple[Any, ...]], None]
 Values = dict[ir.Value, Any]
@@ -67,12 +70,14 @@ class Evaluator:
         self.graph: ir.Graph = opened.graph
         self._label = label
         self._opsets = dict(opened.opset_imports)
-        self._held: Values = {
-            value: widened(value.const_value.numpy())
+        stored = [
+            (value, value.const_value)
             for graph in opened.graphs()
             for value in graph.initializers.values()
             if value.const_value is not None
-        }
+        ]
+        longest = SMALL_BYTES if sum(tensor.nbytes for _, tensor in stored) >= LARGE_BYTES else sys.maxsize
+        self._held: Values = {value: widened(tensor.numpy()) for value, tensor in stored if tensor.nbytes <= longest}
         self._dying = {graph: _last_uses(graph) for graph in opened.graphs()}
         narrow = sum(_narrows(node) for graph in opened.graphs() for node in graph)
         casts = f"{narrow} Casts to a narrower float were" if narrow > 1 else "1 Cast to a narrower float was"
@@ -93,7 +98,7 @@ class Evaluator:
         for value in self.graph.inputs:
             if value.name in feeds:
                 values[value] = _fed(feeds[value.name or ""])
-            elif value not in values:
+            elif value not in values and value.const_value is None:
                 raise UsageError(f"input {value.name!r} of {self._label} is missing", "Pass it by its name.")
         for name in feeds:
             if name in self.graph.initializers:
@@ -148,7 +153,9 @@ class Evaluator:
 
     def constant(self, value: ir.Value) -> Any:
         """What an initializer holds."""
-        return self._held[value]
+        if value in self._held or value.const_value is None:
+            return self._held[value]
+        return widened(value.const_value.numpy())
 
     def opset(self, node: ir.Node) -> int:
         """The version of the operators that a node belongs to."""
@@ -157,16 +164,20 @@ class Evaluator:
     def _graph(self, graph: ir.Graph, values: Values, watch: Watch | None = None) -> list[Any]:
         dying = self._dying[graph]
         for node in graph:
-            operands = [None if value is None else values[value] for value in node.inputs]
+            operands = [None if value is None else self._value(value, values) for value in node.inputs]
             body = CONTROL.get(node.op_type) if node.domain in STANDARD else None
             results = self.apply(node, operands) if body is None else body(self, node, operands, values)
             for value, result in zip(node.outputs, results, strict=False):
                 values[value] = result
             if watch is not None:
                 watch(node, results)
+            del operands, results  # they may be the last to hold what is freed now
             for value in dying[node]:
                 values.pop(value, None)
-        return [values[value] for value in graph.outputs]
+        return [self._value(value, values) for value in graph.outputs]
+
+    def _value(self, value: ir.Value, values: Values) -> Any:
+        return values[value] if value in values else self.constant(value)
 
     def body(self, node: ir.Node, name: str, operands: list[Any], values: Values) -> list[Any]:
         """Runs a graph that an operator holds."""

@@ -18,6 +18,7 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from bnfold.affine import Array, round_once
 from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, bodies, graphs_within, only_output, value_names
+from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.evaluate import IMPURE, MOVING, evaluated, normalised, static_shape, stored
 from bnfold.frontends.targets import settled_target, take_sizes
 
@@ -25,12 +26,15 @@ ROUNDING = {"Cast", "CastLike", "Constant", "ConstantOfShape", "EyeLike", "Shape
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 
 
-def fold_constants(model: ir.Model, names: set[str] | None = None) -> dict[ir.Node, tuple[ir.Node, ...]]:
+def fold_constants(
+    model: ir.Model, names: set[str] | None = None, store: Store = in_memory
+) -> dict[ir.Node, tuple[ir.Node, ...]]:
     """Fold constants in place, in the main graph and in the bodies of control flow.
 
     Args:
         model: The model; its inputs, outputs and remaining nodes keep their names.
         names: Its value names where they are known already; new ones are added.
+        store: Keeps what constants become.
 
     Returns:
         The BatchNorms that normalised constants (weight standardisation), and the operators that read what became of
@@ -42,7 +46,7 @@ def fold_constants(model: ir.Model, names: set[str] | None = None) -> dict[ir.No
     norms: dict[ir.Node, tuple[ir.Node, ...]] = {}
     names = value_names(model.graph) if names is None else names
     for graph in graphs_within(model.graph):
-        folder = Folder(graph, model.opset_imports.get("", 18), names)
+        folder = Folder(graph, model.opset_imports.get("", 18), names, store)
         folder.run()
         norms.update(folder.norms())
     return norms
@@ -51,8 +55,9 @@ def fold_constants(model: ir.Model, names: set[str] | None = None) -> dict[ir.No
 class Folder:
     """One graph whose constants are folded."""
 
-    def __init__(self, graph: ir.Graph, opset: int, names: set[str]) -> None:
+    def __init__(self, graph: ir.Graph, opset: int, names: set[str], store: Store = in_memory) -> None:
         self.graph = graph
+        self.store = store
         self.opset = opset
         self.names = names
         self._norms: list[ir.Node] = []
@@ -145,11 +150,12 @@ class Folder:
         elif declared in FLOATS and array.dtype == np.float64:
             dtype, exact, array = declared, array, round_once(array, declared.numpy())
         origins = {norm for v in node.inputs if v is not None for norm in self._origins.get(v, ())}
-        value = self._replace(node, ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=node.outputs[0].name))
+        stored_array = self.store(np.asarray(array, order="C"))
+        value = self._replace(node, ir.Tensor(stored_array, dtype=dtype, name=node.outputs[0].name))
         if value is None:
             return
         if exact is not None:
-            self._exact[value] = exact
+            self._exact[value] = self.store(exact)
         if node.op_type == "BatchNormalization":
             self._norms.append(node)
             origins.add(node)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.affine import Array
+from bnfold.frontends.edit import Store, in_memory
 from bnfold.graph import Op, Rigid, Shape, Value
 from bnfold.reasons import Reason
 
@@ -49,10 +50,19 @@ class Context:
         norms: The BatchNormalizations with constant parameters.
         norm_affine: Whether the scale and bias of LayerNormalization and its kin may go.
         names: Every value name of the whole model: a body's value may not hide one of an enclosing graph.
+        store: Keeps new weights.
     """
 
-    def __init__(self, graph: ir.Graph, labels: dict[ir.Node, str], names: set[str], norm_affine: bool = False) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        labels: dict[ir.Node, str],
+        names: set[str],
+        norm_affine: bool = False,
+        store: Store = in_memory,
+    ) -> None:
         self.graph = graph
+        self.store = store
         self.norm_affine = norm_affine
         self.names = names
         self.shapes: dict[Value, Shape] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,26 @@ from numpy.typing import NDArray
 
 from bnfold.affine import round_once
 
+Store = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def in_memory(array: NDArray[Any]) -> NDArray[Any]:
+    """A new weight kept where it is; where there are too many for that, a `Store` keeps them elsewhere."""
+    return array
+
 
 class Editor:
     """One graph being changed in place.
 
     Attributes:
         graph: The graph.
+        store: Keeps new weights.
         orphans: Values that may have lost their last reader.
     """
 
-    def __init__(self, graph: ir.Graph, names: set[str]) -> None:
+    def __init__(self, graph: ir.Graph, names: set[str], store: Store = in_memory) -> None:
         self.graph = graph
+        self.store = store
         self.orphans: list[ir.Value] = []
         self._names = names
 
@@ -35,9 +45,10 @@ class Editor:
     def constant(self, array: NDArray[Any], dtype: ir.DataType | None, wanted: str) -> ir.Value:
         """A new initializer, rounded once."""
         assert dtype is not None
-        name = self.fresh(wanted)
-        rounded = np.asarray(round_once(np.asarray(array, dtype=np.float64), dtype.numpy()), order="C")
-        tensor = ir.Tensor(rounded, dtype=dtype, name=name)
+        name, stored = self.fresh(wanted), dtype.numpy()
+        rounded = array if array.dtype == stored else round_once(np.asarray(array, dtype=np.float64), stored)
+        rounded = np.asarray(rounded, order="C")
+        tensor = ir.Tensor(self.store(rounded), dtype=dtype, name=name)
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(rounded.shape), const_value=tensor)
         self.graph.register_initializer(value)
         return value

@@ -66,7 +66,7 @@ class Merger(Editor):
     """One graph whose branches are merged."""
 
     def __init__(self, graph: ir.Graph, context: Context, read: Graph) -> None:
-        super().__init__(graph, context.names)
+        super().__init__(graph, context.names, context.store)
         self.context = context
         self.ops = {op.name: op for op in read.ops}
         self.nodes = operators(graph, context)

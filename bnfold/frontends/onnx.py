@@ -26,6 +26,7 @@ from bnfold.frontends.context import (
     nodes_within,
     value_names,
 )
+from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.merge import Merger, held_values, merges_of
 from bnfold.frontends.reading import read_graph
 from bnfold.frontends.rewrite import find_misfits, rewrite_graph
@@ -40,25 +41,28 @@ from bnfold.solver import Solution
 from bnfold.system import System
 
 
-def fold_model(model: ir.Model, choices: Choices = AS_USUAL, *, copy: bool = True) -> tuple[ir.Model, Plan]:
+def fold_model(
+    model: ir.Model, choices: Choices = AS_USUAL, *, copy: bool = True, store: Store = in_memory
+) -> tuple[ir.Model, Plan]:
     """Remove every BatchNorm that a change of units can remove.
 
     Args:
         model: Any ONNX model.
         copy: Whether to leave `model` as it is; a caller that does not need it any more saves time without.
         choices: How to fold it.
+        store: Keeps new weights; the new model reads them where they are kept.
 
     Returns:
         A new model with the same inputs, outputs and function, and the plan that was carried out.
     """
     with without_pauses():
-        prepared = prepare(model.clone() if copy else model)
+        prepared = prepare(model.clone() if copy else model, store)
         return prepared.model, carry_out(prepared, choices)
 
 
-def plan_model(model: ir.Model, choices: Choices = AS_USUAL) -> Plan:
+def plan_model(model: ir.Model, choices: Choices = AS_USUAL, *, store: Store = in_memory) -> Plan:
     """What `fold_model` would do, to a copy."""
-    return fold_model(model, choices)[1]
+    return fold_model(model, choices, store=store)[1]
 
 
 @contextmanager
@@ -82,12 +86,14 @@ class Prepared:
         labels: A unique name for every node.
         names: The names of all values.
         constant_norms: BatchNorms that normalised constants and are gone already.
+        store: Keeps new weights.
     """
 
     model: ir.Model
     labels: dict[ir.Node, str]
     names: set[str]
     constant_norms: tuple[Site, ...]
+    store: Store = in_memory
 
     def joined(self, plans: list[Plan]) -> Plan:
         """One plan for all graphs of the model."""
@@ -95,7 +101,7 @@ class Prepared:
         return Plan(sites, tuple(s for p in plans for s in p.affines), sum(p.growth for p in plans))
 
 
-def prepare(model: ir.Model) -> Prepared:
+def prepare(model: ir.Model, store: Store = in_memory) -> Prepared:
     """Make a model readable, in place."""
     if model.functions:
         model = InlinePass()(model).model
@@ -104,10 +110,10 @@ def prepare(model: ir.Model) -> Prepared:
     names = value_names(model.graph)
     labels: dict[ir.Node, str] = {}
     _label(model, labels)
-    norms = fold_constants(model, names)
+    norms = fold_constants(model, names, store)
     changed = tidy(model)
     while complete_shapes(model):  # a type that was not known may make a constant, a shape a Split
-        norms |= fold_constants(model, names)
+        norms |= fold_constants(model, names, store)
         changed = tidy(model) or changed
     if changed:
         names = value_names(model.graph)
@@ -116,7 +122,7 @@ def prepare(model: ir.Model) -> Prepared:
         Site(labels[norm], norm.op_type, "folded", tuple(labels.get(n, n.name or n.op_type) for n in readers))
         for norm, readers in norms.items()
     )
-    return Prepared(model, labels, names, gone)
+    return Prepared(model, labels, names, gone, store)
 
 
 def carry_out(prepared: Prepared, choices: Choices) -> Plan:
@@ -160,7 +166,7 @@ def _fold_graph(
     unsolved, again = graph not in ledgers or (anew and ledgers[graph].plan().kept > 0), True
     while again:
         nodes = list(graph)
-        reading = read_graph(graph, prepared.labels, prepared.names, choices.norm_affine)
+        reading = read_graph(graph, prepared.labels, prepared.names, choices.norm_affine, prepared.store)
         ledger = ledgers.setdefault(graph, Ledger(reading.order, reading.graph))
         sums = merges_of(graph, reading.context, reading.graph)
         if not sums and not unsolved:

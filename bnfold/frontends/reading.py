@@ -20,6 +20,7 @@ from bnfold.frontends.context import (
     nodes_within,
     not_at_inference,
 )
+from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
@@ -44,9 +45,15 @@ class Reading:
     order: tuple[str, ...]
 
 
-def read_graph(graph: ir.Graph, labels: dict[ir.Node, str], names: set[str], norm_affine: bool = False) -> Reading:
+def read_graph(
+    graph: ir.Graph,
+    labels: dict[ir.Node, str],
+    names: set[str],
+    norm_affine: bool = False,
+    store: Store = in_memory,
+) -> Reading:
     """Translate one ONNX graph; bodies of control flow are left to their own turn."""
-    context = Context(graph, labels, names, norm_affine)
+    context = Context(graph, labels, names, norm_affine, store)
     nodes = list(graph)
     norms = [node for node in nodes if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS]
     context.norms = constant_norms(norms, context)

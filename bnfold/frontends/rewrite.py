@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import Array, Unit, rewrite, round_once
+from bnfold.affine import Array, Unit, rewrite, round_once, scaled
 from bnfold.economy import between_units
 from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
 from bnfold.frontends.edit import Editor
@@ -66,7 +66,7 @@ class Rewriter(Editor):
     def __init__(
         self, graph: ir.Graph, read: Graph, system: System, solution: Solution, context: Context, leftover: str
     ) -> None:
-        super().__init__(graph, context.names)
+        super().__init__(graph, context.names, context.store)
         self.leftover = leftover
         self.system, self.solution = system, solution
         self.context = context
@@ -157,7 +157,10 @@ class Rewriter(Editor):
         if stored in self._done:
             return
         self._done.add(stored)
-        tensor = ir.Tensor(self.checked(rounded), dtype=stored.dtype, name=stored.name)
+        checked = self.checked(rounded)
+        if self._judging:
+            return
+        tensor = ir.Tensor(self.store(checked), dtype=stored.dtype, name=stored.name)
         self._edits.append(lambda: setattr(stored, "const_value", tensor))
 
     def renew(self, node: ir.Node, index: int, held: ir.Value, array: Array) -> None:
@@ -177,11 +180,14 @@ class Rewriter(Editor):
         if not isinstance(op.weight, Own):
             self.set_weight(stored, array)
             return
-        key, dtype, wanted, rounded = (stored, *unit), stored.dtype, f"{stored.name}_folded", self.checked(array)
+        key, dtype, wanted, checked = (stored, *unit), stored.dtype, f"{stored.name}_folded", self.checked(array)
+        if self._judging:
+            return
+        kept = self.store(checked)
 
         def read_copy() -> None:
             if key not in self._versions:
-                self._versions[key] = self.constant(rounded, dtype, wanted)
+                self._versions[key] = self.constant(kept, dtype, wanted)
             self.set_input(node, index, self._versions[key])
 
         self._edits.append(read_copy)
@@ -418,8 +424,9 @@ class Rewriter(Editor):
         array = self.context.const(stored)
         if units is None or array is None or stored is None:
             return
-        wide = array.astype(np.float64) * units[1].inverse_scale + units[1].inverse_shift
-        self.set_weight(stored, round_once(wide, array.dtype))
+        across = (1,) * (array.ndim - 1) + (-1,)
+        factors, terms = units[1].inverse_scale.reshape(across), units[1].inverse_shift.reshape(across)
+        self.set_weight(stored, scaled(array, factors, terms=terms))
 
     def recurrent(self, node: ir.Node, name: str) -> None:
         """LSTM, GRU, RNN: input weight `[directions, gates·hidden, input]` and the input half of the bias."""
