@@ -183,11 +183,19 @@ Fixed = Callable[[Hashable], "Bound | None"]
 
 
 def settled(form: Form, fixed: Fixed) -> Form:
-    """The same form with constant channels of the values after as constants."""
+    """The same form with constant channels of the values after as constants, where that makes no difference."""
     terms, const = dict(form.terms), form.const
     for value, term in form.terms.items():
-        known = fixed(value) if isinstance(term, Bound) else None
-        if known is None or not isinstance(term, Bound):
+        known = fixed(value)
+        if known is None:
+            continue
+        if isinstance(term, Taps):
+            image = known.even([i for i in range(known.rank) if i != term.axis])
+            if image is not None and image.mid.size in (1, term.ins):
+                terms[value], given = term.without(
+                    *(np.broadcast_to(a.reshape(-1), (term.ins,)) for a in (image.mid, image.err))
+                )
+                const = const + spread(given, term.axis, term.rank)
             continue
         here = np.isfinite(known.mid)
         zero = Bound.filled(0.0, term.rank)
