@@ -140,30 +140,12 @@ def _shift(const: Bound, taps: Taps) -> Bound:
     """What an operator makes of a constant."""
     by_position = any(size != 1 for i, size in enumerate(const.mid.shape) if i != taps.axis)
     if by_position and taps.is_pointwise:
-        return _at_every_position(const, taps)
+        return taps.by_position(const)
     response, even = taps.response(vector(const, taps.axis))
     if not even.all():
         channel = int(np.argmin(even))
         raise Mismatch(f"it pads zeros, and the zero of what it reads is another one after (output channel {channel})")
     return spread(response, taps.axis, taps.rank)
-
-
-def _at_every_position(const: Bound, taps: Taps) -> Bound:
-    """What an operator that mixes no positions makes of a constant that varies by position."""
-    steps = (slice(None), slice(None), *(slice(None, None, stride) for stride in taps.slide.strides))
-    parts = []
-    for array, weight in ((const.mid, taps.mid), (np.broadcast_to(const.err, const.mid.shape), np.abs(taps.mid))):
-        wide = np.moveaxis(np.broadcast_to(array, _widened(const, taps)), taps.axis, -1)
-        grouped = wide.reshape(*wide.shape[:-1], taps.groups, -1)
-        matrix = weight.reshape(*weight.shape[:3])
-        made = np.einsum("...gi,goi->...go", grouped, matrix).reshape(*wide.shape[:-1], taps.outs)
-        moved = np.moveaxis(made, -1, taps.axis)
-        parts.append(moved[steps] if taps.window else moved)
-    return Bound(parts[0], parts[1] + 1e-14 * np.abs(parts[0]))
-
-
-def _widened(const: Bound, taps: Taps) -> tuple[int, ...]:
-    return tuple(taps.ins if i == taps.axis else size for i, size in enumerate(const.mid.shape))
 
 
 def wider(taps: Taps, begin: tuple[int, ...], end: tuple[int, ...]) -> Taps | None:

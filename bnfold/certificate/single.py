@@ -31,7 +31,7 @@ def homogeneous(pair: Pair, units: Units) -> list[Unit]:
         scale = scale.where(constant, Bound.filled(0.0, scale.rank))
     if wrong.any():
         pair.unshifted(unit)
-    through = _through(pair, shift.mid)
+    through = _through(pair, shift.mid) if constant.any() else shift.mid
     doubt = np.where(constant & (through != 0), shift.err, 0.0)
     settled = Bound(np.where(constant, through, 0.0), np.where(unit.shift.known, doubt, UNKNOWN))
     return [pair.result(scale, settled)]

@@ -165,6 +165,20 @@ class Taps:
             np.add.at(sums, group, np.where(even, parts, 0.0))
         return replace(self, mid=arrays[0], err=arrays[1]), Bound(total[0].reshape(-1), total[1].reshape(-1))
 
+    def by_position(self, const: Bound) -> Bound:
+        """What a map that mixes no positions makes of a constant that varies by position."""
+        steps = (slice(None), slice(None), *(slice(None, None, stride) for stride in self.slide.strides))
+        shape = tuple(self.ins if i == self.axis else size for i, size in enumerate(const.mid.shape))
+        parts = []
+        for array, weight in ((const.mid, self.mid), (np.broadcast_to(const.err, const.mid.shape), np.abs(self.mid))):
+            wide = np.moveaxis(np.broadcast_to(array, shape), self.axis, -1)
+            grouped = wide.reshape(*wide.shape[:-1], self.groups, -1)
+            matrix = weight.reshape(*weight.shape[:3])
+            made = np.einsum("...gi,goi->...go", grouped, matrix).reshape(*wide.shape[:-1], self.outs)
+            moved = np.moveaxis(made, -1, self.axis)
+            parts.append(moved[steps] if self.window else moved)
+        return Bound(parts[0], parts[1] + 1e-14 * np.abs(parts[0]))
+
     def _everywhere(self, per_tap: Array, doubt: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Sums over the taps that positions read, their errors, and whether they are the same at every position.
 

@@ -29,7 +29,7 @@ from bnfold.certificate.near import FURTHEST, demand_as_large, needed, readers, 
 from bnfold.certificate.pair import Pair, agree, alike, demand_same, rigid
 from bnfold.certificate.sides import Of, Side, rank_of, sizes_of
 from bnfold.certificate.taps import Taps
-from bnfold.certificate.units import unit_in
+from bnfold.certificate.units import nothing, silent, unit_in
 from bnfold.frontends.context import ONNX_DOMAINS, bodies
 
 ONCE = 0.5  # units in the last place that one correct rounding may take
@@ -50,6 +50,17 @@ class Problem:
     name: str
     words: str
     differs: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Lost:
+    """Stands for a value before that has no form: it is nothing else, and matters where its weight is not 0.
+
+    Attributes:
+        problem: Why it has none.
+    """
+
+    problem: Problem
 
 
 @dataclass
@@ -97,7 +108,6 @@ class Walk:
         self.old = Side(max(ulps - ONCE, 0.0) / 4, self.fixed.of, is_before=True)
         self.fixed.read(after)
         self.forms: dict[ir.Value, Form] = dict(outer or {})
-        self._failed: dict[ir.Value, Mismatch] = {}
         self._doubtful: set[ir.Value] = set()  # what was assumed, and what was made of it
         self._sizes = shared_sizes(before, after)
         self._nodes = {node.name: node for node in after if node.name}
@@ -140,9 +150,8 @@ class Walk:
             demand_as_large(value, other)
             demand_same(self.unit(self.form(value), other), self.fixed.of(other), "the output")
         except Mismatch as mismatch:
-            if value not in self._failed:
-                certain = value not in self._doubtful
-                self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs and certain))
+            own = Problem(name, str(mismatch), mismatch.differs and value not in self._doubtful)
+            self._report(self._origins([value]) or [own])
 
     def form(self, value: ir.Value) -> Form:
         """What a value before is.
@@ -168,19 +177,36 @@ class Walk:
 
     def _fail(self, node: ir.Node, mismatch: Mismatch) -> None:
         """Note that an operator was not shown to agree, and go on with what has its results' names after."""
-        lost = [v for v in node.inputs if v is not None and v in self._failed]
+        origins = self._origins(node.inputs)
         certain = self._doubtful.isdisjoint(node.outputs)
-        if not lost:
-            name = self.labels.get(node, node.op_type)
-            self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs and certain))
+        own = Problem(self.labels.get(node, node.op_type), str(mismatch), mismatch.differs and certain)
         for value in node.outputs:
             other = self._values.get(value.name or "")
-            if other is not None and not mismatch.differs and value.shape is not None:
+            going_on = not is_linear(node) and (origins or not mismatch.differs)
+            if other is not None and going_on and value.shape is not None:
                 self.forms[value] = Form.of(other, len(value.shape))
                 self.findings.assumed.append(value.name or "")
                 self._doubtful.add(value)
+                self._report(origins or [own])
             else:
-                self._failed[value] = mismatch
+                rank = 0 if value.shape is None else len(value.shape)
+                self.forms[value] = Form.of(Lost(origins[0] if origins else own), rank)
+
+    def _origins(self, values: Iterable[ir.Value | None]) -> list[Problem]:
+        """Why values that are read have no form."""
+        forms = [self.forms[value] for value in values if value is not None and value in self.forms]
+        return [
+            key.problem
+            for form in forms
+            for key, term in form.terms.items()
+            if isinstance(key, Lost) and not nothing(term).all()
+        ]
+
+    def _report(self, problems: Iterable[Problem]) -> None:
+        """Note problems, each once."""
+        self.findings.problems += [
+            problem for problem in dict.fromkeys(problems) if problem not in self.findings.problems
+        ]
 
     def _linear(self, node: ir.Node) -> bool:
         """Compose a linear operator; False where it is none of these forms."""
@@ -200,19 +226,19 @@ class Walk:
         return True
 
     def _ground(self, node: ir.Node, y: ir.Value) -> None:
-        """Write a form in a single value after, if there is one; a unit only in what stands in the operator's place."""
+        """Write a form in a single value after, if there is one; a unit only in what is in its place or the same."""
         form = self.forms[y]
         for candidate in self._candidates(node, form):
             if not is_linear(candidate):
                 continue
-            if form.single is not None and candidate.name != node.name:
-                return
             try:
                 demand_as_large(y, candidate.outputs[0])
-                self.forms[y] = self.unit(form, candidate.outputs[0]).form
-                return
+                unit = self.unit(form, candidate.outputs[0])
             except Mismatch:
                 continue
+            if form.single is None or candidate.name == node.name or unit.is_plain:
+                self.forms[y] = unit.form
+                return
 
     def _candidates(self, node: ir.Node, form: Form) -> Iterator[ir.Node]:
         """Operators after that may be this one: by its name, by its result's, then near what it reads."""
@@ -239,6 +265,8 @@ class Walk:
         first: Mismatch | None = None
         for _ in range(LOWERED):
             target = self._expanded(value, set(form.terms), FURTHEST)
+            if target is None and silent(form).all():  # a constant is one in any value
+                target = Form.of(value, form.rank)
             try:
                 if target is None:
                     raise Mismatch("it reads something else after")
