@@ -8,56 +8,99 @@ not measured in the new unit.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from bnfold.certificate.bounds import Bound
-from bnfold.certificate.forms import Form, Mismatch, Unit, channel_of, settled, spread, vector
-from bnfold.certificate.sides import Side
+from bnfold.certificate.forms import Form, Mismatch, Term, Unit, channel_of, settled, spread, vector
+from bnfold.certificate.sides import Side, sizes_of
 from bnfold.certificate.taps import Taps
 
 
 def applied(side: Side, form: Form, taps: Taps, bias: Bound) -> Form:
-    """A linear operator behind a unit, with a bias.
+    """A linear operator behind a form, with a bias.
+
+    Args:
+        side: The model it belongs to.
+        form: What it reads.
+        taps: Its weights.
+        bias: Its bias; broadcasts against its result.
 
     Raises:
-        Mismatch: What it reads is no unit, or its shift does not pass.
+        Mismatch: What it reads is no sum of scaled tensors, or its shift does not pass.
     """
-    if len(form.terms) != 1:
-        raise Mismatch("what it reads has no counterpart after")
-    (value, term), *_ = form.terms.items()
-    if isinstance(term, Taps):
-        padding = _padding(term, taps)
-        if padding is None:
-            raise Mismatch("what it reads has no counterpart after")
-        taps, term = padding
-    scale, shift = _passed(side, Form({value: term}, form.const), value, taps)
-    if scale.mid.size not in (1, taps.ins):
-        raise Mismatch(f"it reads {scale.mid.size} channels and has weights for {taps.ins}")
-    return Form({value: taps.of_input(scale)}, bias if shift is None else bias + shift)
+    form, shift = _passed(side, form, taps)
+    alone = len(form.terms) == 1
+    terms: dict[Hashable, Term] = {}
+    for value, term in form.terms.items():
+        kernel, around = taps, (0,) * len(taps.window)
+        if isinstance(term, Taps):
+            padding = _padding(term, taps)
+            if padding is None:
+                raise Mismatch("what it reads has no counterpart after")
+            around = tuple(b + e for b, e in zip(term.slide.begin, term.slide.end, strict=True))
+            kernel, term = padding
+        scale = vector(term, taps.axis)
+        if scale.mid.size not in (1, taps.ins):
+            raise Mismatch(f"it reads {scale.mid.size} channels and has weights for {taps.ins}")
+        if not (alone or _fills(value, taps, around)):
+            raise Mismatch("it reads a sum of tensors whose sizes are not known to be the same")
+        terms[value] = _plainly(kernel.of_input(scale))
+    return Form(terms, bias if shift is None else bias + shift)
 
 
-def _passed(side: Side, form: Form, value: Any, taps: Taps) -> tuple[Bound, Bound | None]:
-    """The scale of what an operator reads, and what it makes of the shift (None where there is none).
+def _plainly(taps: Taps) -> Term:
+    """A kernel that does no more than scale channels as a scale."""
+    if not (_only_pads(taps) and taps.is_pointwise):
+        return taps
+    return _scale_of(taps)
 
-    Constant channels are read as constants where those pass it.
+
+def _scale_of(taps: Taps) -> Bound:
+    """What a kernel of one tap per channel multiplies with."""
+    flat = Bound(taps.mid.reshape(-1), np.broadcast_to(taps.err, taps.mid.shape).reshape(-1))
+    return spread(flat, taps.axis, taps.rank)
+
+
+def _passed(side: Side, form: Form, taps: Taps) -> tuple[Form, Bound | None]:
+    """What an operator reads, and what it makes of its shift (None where there is none).
+
+    Where the shift does not pass, constant channels are read as constants.
     """
-    fixed = side.fixed(value)
-    zeros = settled(form, lambda v: _zeros(side.fixed(v)))  # what is 0 everywhere is 0 in the padding, too
-    words = ""
-    for known in (settled(form, side.fixed), zeros):
-        (_, term), *_ = known.terms.items()
-        assert isinstance(term, Bound)
+    words, known = "", form
+    for fixed in (None, side.fixed, lambda v: _zeros(side.fixed(v))):  # what is 0 everywhere is 0 in the padding, too
+        known = form if fixed is None else settled(form, fixed)
         shifted = known.const.mid.any() or known.const.err.any()
         try:
-            return vector(term, taps.axis), _shift(known.const, taps) if shifted else None
+            return known, _shift(known.const, taps) if shifted else None
         except Mismatch as mismatch:
             words = str(mismatch)
-    left = zeros.terms[value]
-    assert isinstance(left, Bound)
-    return vector(unshifted(Unit(value, left, zeros.const), fixed, words).scale, taps.axis), None
+    if known.single is None:
+        raise Mismatch(words)
+    value, scale = known.single
+    return unshifted(Unit(value, scale, known.const), side.fixed(value), words).form, None
+
+
+def _fills(value: Hashable, taps: Taps, around: tuple[int, ...]) -> bool:
+    """Whether one of the tensors that are added to be read is as large as their sum, or need not be.
+
+    Args:
+        value: The tensor.
+        taps: What reads the sum.
+        around: Zeros that are put around the tensor before, per axis of space.
+    """
+    if not isinstance(value, ir.Value) or value.shape is None or len(value.shape) != taps.rank:
+        return False
+    sizes = sizes_of(value)
+    if sizes[taps.axis] != taps.ins:
+        return False
+    if taps.is_pointwise and not any(around):
+        return True
+    known = [size for size in sizes[2:] if isinstance(size, int)]
+    return len(known) == len(around) and tuple(map(sum, zip(known, around, strict=True))) == taps.slide.sizes
 
 
 def _zeros(known: Bound | None) -> Bound | None:
@@ -97,30 +140,12 @@ def _shift(const: Bound, taps: Taps) -> Bound:
     """What an operator makes of a constant."""
     by_position = any(size != 1 for i, size in enumerate(const.mid.shape) if i != taps.axis)
     if by_position and taps.is_pointwise:
-        return _at_every_position(const, taps)
+        return taps.by_position(const)
     response, even = taps.response(vector(const, taps.axis))
     if not even.all():
         channel = int(np.argmin(even))
         raise Mismatch(f"it pads zeros, and the zero of what it reads is another one after (output channel {channel})")
     return spread(response, taps.axis, taps.rank)
-
-
-def _at_every_position(const: Bound, taps: Taps) -> Bound:
-    """What an operator that mixes no positions makes of a constant that varies by position."""
-    steps = (slice(None), slice(None), *(slice(None, None, stride) for stride in taps.slide.strides))
-    parts = []
-    for array, weight in ((const.mid, taps.mid), (np.broadcast_to(const.err, const.mid.shape), np.abs(taps.mid))):
-        wide = np.moveaxis(np.broadcast_to(array, _widened(const, taps)), taps.axis, -1)
-        grouped = wide.reshape(*wide.shape[:-1], taps.groups, -1)
-        matrix = weight.reshape(*weight.shape[:3])
-        made = np.einsum("...gi,goi->...go", grouped, matrix).reshape(*wide.shape[:-1], taps.outs)
-        moved = np.moveaxis(made, -1, taps.axis)
-        parts.append(moved[steps] if taps.window else moved)
-    return Bound(parts[0], parts[1] + 1e-14 * np.abs(parts[0]))
-
-
-def _widened(const: Bound, taps: Taps) -> tuple[int, ...]:
-    return tuple(taps.ins if i == taps.axis else size for i, size in enumerate(const.mid.shape))
 
 
 def wider(taps: Taps, begin: tuple[int, ...], end: tuple[int, ...]) -> Taps | None:
@@ -134,8 +159,7 @@ def _padding(term: Taps, taps: Taps) -> tuple[Taps, Bound] | None:
     if not _only_pads(term) or not slides:
         return None
     padded = _padded(taps, term.slide.begin, term.slide.end)
-    scale = Bound(term.mid.reshape(-1), np.broadcast_to(term.err, term.mid.shape).reshape(-1))
-    return replace(padded, slide=replace(padded.slide, sizes=term.slide.sizes)), spread(scale, 1, term.rank)
+    return replace(padded, slide=replace(padded.slide, sizes=term.slide.sizes)), _scale_of(term)
 
 
 def _only_pads(taps: Taps) -> bool:

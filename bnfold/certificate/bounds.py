@@ -74,7 +74,11 @@ class Bound:
         mid = self.mid * other.mid
         err = np.abs(self.mid) * other.err + np.abs(other.mid) * self.err + self.err * other.err
         noise = NOISE * np.abs(mid) * ((self.mid != 1) & (other.mid != 1))
-        return Bound(mid, np.minimum(err + noise, UNKNOWN))
+        err = np.minimum(err + noise, UNKNOWN)
+        if self.known.all() and other.known.all():
+            return Bound(mid, err)
+        mine, theirs = ((b.mid != 0) | (b.err != 0) for b in (self, other))
+        return Bound(mid, np.where((~self.known & theirs) | (~other.known & mine), UNKNOWN, err))
 
     def inverse(self) -> Bound:
         """`1 / x`; infinite where the bound holds 0."""

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.certificate.bounds import Bound
-from bnfold.certificate.forms import Dead, Form, settled, spread
+from bnfold.certificate.forms import Dead, Form, Mismatch, settled, spread
 from bnfold.certificate.sides import Of, Side, rank_of, sizes_of
 from bnfold.frontends.context import attr, not_at_inference, only_output
 
@@ -79,14 +79,14 @@ def arithmetic(side: Side, node: ir.Node, of: Of) -> Form | None:
     if side.is_feature(left) and side.is_feature(right):
         if kind in ("Mul", "Div") or not (rank_of(left) == rank_of(right) == rank):
             return None
-        return settled(of(left), side.fixed).plus(settled(of(right), side.fixed), 1.0 if kind == "Add" else -1.0)
+        return _sum(side, of(left), of(right), 1.0 if kind == "Add" else -1.0)
     x, constant = (left, right) if side.is_feature(left) else (right, left)
     c = side.bound(constant)
     if c is None or not side.is_feature(x) or rank_of(x) != rank:
         return None
-    if any(mine == 1 and theirs != 1 for mine, theirs in zip(sizes_of(x), sizes_of(node.outputs[0]), strict=True)):
-        return None  # it makes the tensor larger
     c = c.moved(lambda a: a.reshape((1,) * (rank - a.ndim) + a.shape))
+    if any(size not in (1, mine) for size, mine in zip(c.mid.shape, sizes_of(x), strict=True)):
+        return None  # it makes the tensor larger, or may
     one, zero = Bound.filled(1.0, rank), Bound.filled(0.0, rank)
     if kind == "Mul":
         return of(x).scaled(c, zero)
@@ -103,7 +103,15 @@ def total(side: Side, node: ir.Node, of: Of) -> Form | None:
     rank = rank_of(node.outputs[0])
     if not all(side.is_feature(v) and rank_of(v) == rank for v in values):
         return None
-    form = settled(of(values[0]), side.fixed)
+    form = of(values[0])
     for value in values[1:]:
-        form = form.plus(settled(of(value), side.fixed))
+        form = _sum(side, form, of(value), 1.0)
     return form
+
+
+def _sum(side: Side, one: Form, two: Form, sign: float) -> Form:
+    """A sum; constant channels are read as constants only where it is none else, as padding tells them apart."""
+    try:
+        return one.plus(two, sign)
+    except Mismatch:
+        return settled(one, side.fixed).plus(settled(two, side.fixed), sign)

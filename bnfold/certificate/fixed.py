@@ -17,6 +17,7 @@ from bnfold.certificate.laws import law_of
 from bnfold.certificate.meanings import meaning
 from bnfold.certificate.pair import Pair
 from bnfold.certificate.sides import Side, rank_of, sizes_of
+from bnfold.certificate.single import counts_zeros
 from bnfold.certificate.units import silent
 from bnfold.frontends.context import attr
 
@@ -75,6 +76,8 @@ class Fixed:
         function = FUNCTIONS.get(node.op_type)
         if node.op_type == "Concat":
             return self._concat(node)
+        if node.op_type == "Mul" and len(node.inputs) == 2:
+            return self._product(node)
         if known is None:
             return None
         if node.op_type == "PRelu":
@@ -84,7 +87,18 @@ class Fixed:
             return function(node, known)
         if node.op_type in PASSING:
             return known if all(size == 1 for size in known.shape[2:]) else None
+        if node.op_type == "AveragePool":  # zeros that it counts are other numbers
+            known = np.where(known == 0, 0.0, np.nan) if counts_zeros(node) else known
         return self._moved(node, known) if node.op_type in MOVING else None
+
+    def _product(self, node: ir.Node) -> Array | None:
+        """What is 0 times anything, and a product of constants."""
+        rank = rank_of(node.outputs[0])
+        known = [self._known.get(value) for value in node.inputs]
+        if all(array is None for array in known):
+            return None
+        one, two = (np.full((1,) * rank, np.nan) if array is None else aligned(array, rank) for array in known)
+        return np.where((one == 0) | (two == 0), 0.0, one * two)
 
     def _moved(self, node: ir.Node, known: Array) -> Array | None:
         """Constants of the operand at the places they have in the results; those of the first are returned."""

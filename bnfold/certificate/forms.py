@@ -9,7 +9,7 @@ give the same `S`, within the bounds of both.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,14 +183,25 @@ Fixed = Callable[[Hashable], "Bound | None"]
 
 
 def settled(form: Form, fixed: Fixed) -> Form:
-    """The same form with constant channels of the values after as constants."""
+    """The same form with constant channels of the values after as constants, where that makes no difference."""
     terms, const = dict(form.terms), form.const
     for value, term in form.terms.items():
-        known = fixed(value) if isinstance(term, Bound) else None
-        if known is None or not isinstance(term, Bound):
+        known = fixed(value)
+        if known is None:
             continue
-        here = np.isfinite(known.mid)
-        zero = Bound.filled(0.0, term.rank)
-        const = const + (term * zero.where(here, known))
-        terms[value] = term.where(here, zero)
+        if isinstance(term, Taps) and term.is_pointwise and np.isfinite(known.mid).all():
+            terms[value] = replace(term, mid=np.zeros_like(term.mid), err=np.zeros((1,) * term.mid.ndim))
+            const = const + term.by_position(known)
+        elif isinstance(term, Taps):
+            image = known.even([i for i in range(known.rank) if i != term.axis])
+            if image is not None and image.mid.size in (1, term.ins):
+                terms[value], given = term.without(
+                    *(np.broadcast_to(a.reshape(-1), (term.ins,)) for a in (image.mid, image.err))
+                )
+                const = const + spread(given, term.axis, term.rank)
+        else:
+            here = np.isfinite(known.mid)
+            zero = Bound.filled(0.0, term.rank)
+            const = const + (term * zero.where(here, known))
+            terms[value] = term.where(here, zero)
     return Form(terms, const, form.dead)

@@ -80,16 +80,17 @@ LAWS: dict[str, Law] = {
     "Upsample": resize,
     "Where": select,
 }
+ANY = tuple(range(1 << 10))  # of an operator with any number of operands
 OWN_CONSTANTS: dict[str, tuple[int, ...]] = {  # operands that a law compares itself, as they may be in other units
-    "Concat": tuple(range(1 << 10)),
+    "Concat": ANY,
     "GRU": (1, 3),
     "Gather": (0,),
     "GroupNormalization": (1, 2),
     "InstanceNormalization": (1, 2),
     "LSTM": (1, 3),
     "LayerNormalization": (1, 2),
-    "Max": tuple(range(1 << 10)),
-    "Min": tuple(range(1 << 10)),
+    "Max": ANY,
+    "Min": ANY,
     "RMSNormalization": (1, 2),
     "RNN": (1, 3),
     "Where": (1, 2),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from bnfold.certificate import moves
 from bnfold.certificate.applied import unshifted
@@ -117,6 +118,34 @@ Law = Callable[[Pair, Units], list[Unit]]
 
 def rigid(pair: Pair, units: Units) -> list[Unit]:
     """Anything: the same operands give the same results."""
-    for unit in units:
-        pair.same(unit)
+    mine, theirs = pair.before.inputs, pair.after.inputs
+    for i in range(max(len(mine), len(theirs), len(units))):
+        unit = units[i] if i < len(units) else None
+        if unit is not None:
+            pair.same(unit)
+        else:
+            same_constant(pair, mine[i] if i < len(mine) else None, theirs[i] if i < len(theirs) else None)
     return pair.plain()
+
+
+def same_constant(pair: Pair, value: ir.Value | None, other: ir.Value | None) -> None:
+    """Demands an operand that is the same constant before and after, or missing on both sides.
+
+    Raises:
+        Mismatch: It is not.
+    """
+    if not agree(pair.old, pair.new, value, other):
+        raise Mismatch("a constant operand is another one after", differs=value is not None and other is not None)
+
+
+def agree(old: Side, new: Side, value: ir.Value | None, other: ir.Value | None) -> bool:
+    """Whether two operands are the same constant, or missing on both sides."""
+    if value is None or other is None:
+        return value is other
+    a, b = old.array(value), new.array(other)
+    return a is not None and b is not None and alike(a, b)
+
+
+def alike(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays hold the same numbers."""
+    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")

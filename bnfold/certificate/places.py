@@ -11,7 +11,7 @@ import onnx_ir as ir
 from bnfold.certificate import moves
 from bnfold.certificate.bounds import Array, Bound
 from bnfold.certificate.forms import Mismatch, Unit, plain, spread, vector
-from bnfold.certificate.pair import Law, Pair, Units, only, rigid
+from bnfold.certificate.pair import Law, Pair, Units, only, rigid, same_constant
 from bnfold.certificate.sides import rank_of, sizes_of
 from bnfold.frontends.context import attr
 
@@ -118,6 +118,8 @@ def fitted(before: Array, after: Bound, axis: int, value: ir.Value) -> Unit:
 
 def split(pair: Pair, units: Units) -> list[Unit]:
     """One slice per result."""
+    if len(pair.before.outputs) != len(pair.after.outputs):
+        raise Mismatch("it is split into another number of parts")
     unit, axis = only(units), int(attr(pair.before, "axis", 0)) % rank_of(pair.x())
     results, start = [], 0
     for i, output in enumerate(pair.before.outputs):
@@ -140,11 +142,11 @@ def concat(pair: Pair, units: Units) -> list[Unit]:
         if unit is None:
             old, new = pair.old.array(value), pair.new.bound(other)
             if old is None or old.dtype.kind not in "f" or new is None:
-                continue
-            unit = fitted(old.astype(np.float64), new, axis, pair.y())
+                same_constant(pair, value, other)
+                unit = plain(pair.y(), rank_of(value))
+            else:
+                unit = fitted(old.astype(np.float64), new, axis, pair.y())
         parts.append((unit, sizes_of(value)[axis]))
-    if not parts:
-        return pair.plain()
     scale = _beside([(unit.scale, size) for unit, size in parts], axis)
     return [pair.result(scale, _beside([(unit.shift, size) for unit, size in parts], axis))]
 

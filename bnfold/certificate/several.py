@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from bnfold.certificate.bounds import Bound
 from bnfold.certificate.forms import Mismatch, Unit
-from bnfold.certificate.pair import Pair, Units, positive_scale, rigid, wide
+from bnfold.certificate.pair import Pair, Units, positive_scale, rigid, same_constant, wide
 from bnfold.certificate.sides import rank_of
 from bnfold.frontends.context import attr
 
@@ -19,7 +19,7 @@ def select(pair: Pair, units: Units) -> list[Unit]:
         pair.same(units[0])
         chosen = chosen[1:] if units[0] is not None else chosen
     if not chosen:
-        return pair.plain()
+        return rigid(pair, units)
     rank = rank_of(pair.before.outputs[0])
     low, high, bottom, top = (np.full((1,) * rank, v) for v in (-np.inf, np.inf, -np.inf, np.inf))
     constants = []
@@ -51,8 +51,11 @@ def select(pair: Pair, units: Units) -> list[Unit]:
             raise Mismatch("a constant channel is in another unit than the others", differs=True)
     start = 1 if pair.before.op_type == "Where" else 0
     for value, other in zip(pair.before.inputs[start:], pair.after.inputs[start:], strict=True):
+        if pair.old.is_feature(value):
+            continue
         old, new = pair.old.bound(value), pair.new.bound(other)
-        if old is None or new is None:
+        if old is None or new is None:  # no floats
+            same_constant(pair, value, other)
             continue
         left = old - (new * result.scale + result.shift)
         if not left.holds(0.0).all():

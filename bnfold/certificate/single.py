@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnx_ir as ir
 
 from bnfold.certificate.bounds import UNKNOWN, Array, Bound
 from bnfold.certificate.forms import Mismatch, Unit, plain
@@ -30,7 +31,7 @@ def homogeneous(pair: Pair, units: Units) -> list[Unit]:
         scale = scale.where(constant, Bound.filled(0.0, scale.rank))
     if wrong.any():
         pair.unshifted(unit)
-    through = _through(pair, shift.mid)
+    through = _through(pair, shift.mid) if constant.any() else shift.mid
     doubt = np.where(constant & (through != 0), shift.err, 0.0)
     settled = Bound(np.where(constant, through, 0.0), np.where(unit.shift.known, doubt, UNKNOWN))
     return [pair.result(scale, settled)]
@@ -68,7 +69,7 @@ def shape_only(pair: Pair, units: Units) -> list[Unit]:
     return pair.plain()
 
 
-def average(axes: Callable[[Pair], Sequence[int]], *, positive: bool = False, zeros: Callable[[Pair], bool]) -> Law:
+def average(axes: Callable[[Pair], Sequence[int]], *, positive: bool = False, zeros: Callable[[ir.Node], bool]) -> Law:
     """Along some axes the operator averages, or passes one element on; with `zeros`, of zeros that it adds itself."""
 
     def law(pair: Pair, units: Units) -> list[Unit]:
@@ -77,8 +78,11 @@ def average(axes: Callable[[Pair], Sequence[int]], *, positive: bool = False, ze
             pair.same(other)
         if positive:
             positive_scale(unit)
-        if zeros(pair):
+        if zeros(pair.before):
             unit = pair.unshifted(unit)
+        places = [v for v in pair.before.outputs[1:] if v.uses() or v.is_graph_output()]
+        if places and (unit.scale.mid == 0).any():
+            raise Mismatch("it tells where the largest stands in a channel that is constant")
         results = [pair.result(unit.scale, unit.shift)]
         return results + [plain(v, 0 if v.shape is None else len(v.shape)) for v in pair.after.outputs[1:]]
 
@@ -90,21 +94,20 @@ def space(pair: Pair) -> Sequence[int]:
     return range(2, rank_of(pair.x()))
 
 
-def never(_: Pair) -> bool:
+def never(_: ir.Node) -> bool:
     """No zeros are added."""
     return False
 
 
-def counts_zeros(pair: Pair) -> bool:
+def counts_zeros(node: ir.Node) -> bool:
     """Whether an average counts padded zeros."""
-    node = pair.before
     pads = any(ints(node, "pads", ())) or attr(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     return bool(attr(node, "count_include_pad", 0)) and (pads or bool(attr(node, "ceil_mode", 0)))
 
 
-def outside_is_zero(pair: Pair) -> bool:
+def outside_is_zero(node: ir.Node) -> bool:
     """Whether GridSample reads zeros outside."""
-    return bool(attr(pair.before, "padding_mode", "zeros") == "zeros")
+    return bool(attr(node, "padding_mode", "zeros") == "zeros")
 
 
 def roi(pair: Pair, units: Units) -> list[Unit]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.certificate.bounds import NOISE, Array, Bound
+from bnfold.certificate.bounds import NOISE, UNKNOWN, Array, Bound
 
 
 @dataclass(frozen=True)
@@ -126,25 +126,82 @@ class Taps:
             float64[out] with its bound, and bool[out].
         """
         mid, err = (np.broadcast_to(a, (self.ins,)).reshape(self.groups, -1) for a in (image.mid, image.err))
-        per_tap = np.einsum("goi...,gi->go...", self.mid, mid).reshape(self.outs, *self.window)
-        size = np.einsum("goi...,gi->go...", np.abs(self.mid), np.abs(mid)).reshape(self.outs, *self.window)
-        doubt = (
-            np.einsum("goi...,gi->go...", np.abs(self.mid), err).reshape(self.outs, *self.window) + 64 * NOISE * size
-        )
+        per_tap = np.einsum("goi...,gi->go...", self.mid, mid)
+        size = np.einsum("goi...,gi->go...", np.abs(self.mid), np.abs(mid))
+        doubt = np.einsum("goi...,gi->go...", np.abs(self.mid), err) + 64 * NOISE * size
+        if not image.known.all():
+            lost = np.broadcast_to(~image.known, (self.ins,)).reshape(self.groups, -1)
+            doubt = np.where(np.einsum("goi...,gi->go...", self.mid != 0, lost) > 0, UNKNOWN, doubt)
+        total, slack, even = self._everywhere(per_tap, doubt)
+        return Bound(total.reshape(-1), slack.reshape(-1)), even.reshape(-1)
+
+    def without(self, image: Array, unsure: Array) -> tuple[Taps, Bound]:
+        """The map without input channels that are constants, and what those give.
+
+        An input channel stays where what it gives an output channel is not the same at every position: behind padding.
+
+        Args:
+            image: The constant of each input channel, NaN where it is none, float64[in].
+            unsure: Its error.
+
+        Returns:
+            The map, and float64[out].
+        """
+        which = np.flatnonzero(np.isfinite(image))
+        if not which.size:
+            return self, Bound.exact(np.zeros(self.outs))
+        group, column = which // self.mid.shape[2], which % self.mid.shape[2]
+        mid, err = (np.broadcast_to(a, self.mid.shape)[group, :, column] for a in (self.mid, self.err))
+        scale, slack = (a[which].reshape(-1, *(1,) * (mid.ndim - 1)) for a in (image, unsure))
+        per_tap = mid * scale  # [constants, out/groups, *taps]
+        doubt = np.abs(mid) * slack + err * (np.abs(scale) + slack) + 64 * NOISE * np.abs(per_tap)
+        given, error, even = self._everywhere(per_tap, doubt)
+        kept = np.where(even.reshape(*even.shape, *(1,) * len(self.window)), 0.0, 1.0)
+        arrays = [np.array(np.broadcast_to(a, self.mid.shape)) for a in (self.mid, self.err)]
+        for array in arrays:
+            array[group, :, column] *= kept
+        total = np.zeros((2, self.groups, self.mid.shape[1]))
+        for sums, parts in zip(total, (given, error), strict=True):
+            np.add.at(sums, group, np.where(even, parts, 0.0))
+        return replace(self, mid=arrays[0], err=arrays[1]), Bound(total[0].reshape(-1), total[1].reshape(-1))
+
+    def by_position(self, const: Bound) -> Bound:
+        """What a map that mixes no positions makes of a constant that varies by position."""
+        steps = (slice(None), slice(None), *(slice(None, None, stride) for stride in self.slide.strides))
+        shape = tuple(self.ins if i == self.axis else size for i, size in enumerate(const.mid.shape))
+        parts = []
+        for array, weight in ((const.mid, self.mid), (np.broadcast_to(const.err, const.mid.shape), np.abs(self.mid))):
+            wide = np.moveaxis(np.broadcast_to(array, shape), self.axis, -1)
+            grouped = wide.reshape(*wide.shape[:-1], self.groups, -1)
+            matrix = weight.reshape(*weight.shape[:3])
+            made = np.einsum("...gi,goi->...go", grouped, matrix).reshape(*wide.shape[:-1], self.outs)
+            moved = np.moveaxis(made, -1, self.axis)
+            parts.append(moved[steps] if self.window else moved)
+        return Bound(parts[0], parts[1] + 1e-14 * np.abs(parts[0]))
+
+    def _everywhere(self, per_tap: Array, doubt: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Sums over the taps that positions read, their errors, and whether they are the same at every position.
+
+        Args:
+            per_tap: float64[a, b, *taps].
+            doubt: Their errors.
+
+        Returns:
+            Three arrays of shape [a, b].
+        """
         if not self.window:
-            return Bound(per_tap, doubt), np.ones(self.outs, dtype=bool)
+            return per_tap, doubt, np.ones(per_tap.shape, dtype=bool)
         where = [_visible(self, axis) for axis in range(len(self.window))]
-        total, slack = (_gathered(a, where).reshape(self.outs, -1) for a in (per_tap, doubt))
-        low, high = total.min(axis=1), total.max(axis=1)
-        middle = low / 2 + high / 2
-        return Bound(middle, slack.max(axis=1)), (high - low) / 2 <= slack.max(axis=1)
+        total, slack = (_gathered(a, where).reshape(*a.shape[:2], -1) for a in (per_tap, doubt))
+        low, high, most = total.min(axis=2), total.max(axis=2), slack.max(axis=2)
+        return low / 2 + high / 2, most, (high - low) / 2 <= most
 
 
 def _gathered(per_tap: Array, where: list[NDArray[np.float64]]) -> Array:
     """Sums over the taps that each kind of position reads: one row of `where` per position, along each axis."""
     total = per_tap
     for visible in where:  # contracts the first axis of space, puts positions last
-        total = np.tensordot(total, visible, axes=([1], [1]))
+        total = np.tensordot(total, visible, axes=([2], [1]))
     return total
 
 

@@ -87,13 +87,7 @@ def _constants(
     """The units of channels that are constant on both sides."""
     one, zero = Bound.filled(1.0, scale.rank), Bound.filled(0.0, scale.rank)
     equal = still & (before - after).holds(0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = before.mid / after.mid
-        doubt = np.abs(ratio) * (before.err / np.abs(before.mid) + after.err / np.abs(after.mid))
-    stretched = still & ~equal & np.isfinite(ratio) & (ratio > 0)
-    other = Bound(np.where(stretched, ratio, 0.0), np.where(stretched, doubt, 0.0))
-    scale = scale.where(equal, one).where(stretched, other)
-    return scale, shift.where(equal | stretched, zero)
+    return scale.where(equal, one), shift.where(equal, zero)
 
 
 def _disagreement(apart: float, at: tuple[np.intp, ...]) -> str:

@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.certificate.applied import applied
 from bnfold.certificate.bounds import Bound
 from bnfold.certificate.fixed import Fixed
 from bnfold.certificate.forms import Form, Mismatch, Unit, plain
-from bnfold.certificate.laws import OWN_CONSTANTS, law_of
+from bnfold.certificate.laws import ANY, OWN_CONSTANTS, law_of
 from bnfold.certificate.linear import average
 from bnfold.certificate.meanings import is_linear, meaning
-from bnfold.certificate.near import FURTHEST, needed, readers, same_attributes, same_shape, trimmed
-from bnfold.certificate.pair import Pair, demand_same, rigid
-from bnfold.certificate.sides import Of, Side, rank_of
-from bnfold.certificate.units import unit_in
+from bnfold.certificate.near import FURTHEST, demand_as_large, needed, readers, same_attributes, shared_sizes, trimmed
+from bnfold.certificate.pair import Pair, agree, alike, demand_same, rigid
+from bnfold.certificate.sides import Of, Side, rank_of, sizes_of
+from bnfold.certificate.taps import Taps
+from bnfold.certificate.units import nothing, silent, unit_in
 from bnfold.frontends.context import ONNX_DOMAINS, bodies
 
 ONCE = 0.5  # units in the last place that one correct rounding may take
@@ -48,6 +50,17 @@ class Problem:
     name: str
     words: str
     differs: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Lost:
+    """Stands for a value before that has no form: it is nothing else, and matters where its weight is not 0.
+
+    Attributes:
+        problem: Why it has none.
+    """
+
+    problem: Problem
 
 
 @dataclass
@@ -95,8 +108,8 @@ class Walk:
         self.old = Side(max(ulps - ONCE, 0.0) / 4, self.fixed.of, is_before=True)
         self.fixed.read(after)
         self.forms: dict[ir.Value, Form] = dict(outer or {})
-        self._failed: dict[ir.Value, Mismatch] = {}
         self._doubtful: set[ir.Value] = set()  # what was assumed, and what was made of it
+        self._sizes = shared_sizes(before, after)
         self._nodes = {node.name: node for node in after if node.name}
         self._values = {v.name: v for node in after for v in node.outputs if v.name}
         self._by_type: dict[str, list[ir.Node]] = {}
@@ -110,6 +123,9 @@ class Walk:
             other = named.get(value.name)
             if self.is_body:  # whose inputs go by their places
                 other = self.after.inputs[i] if i < len(self.after.inputs) else None
+            if not _same_default(value, other):
+                words = "what stands in its place where a caller leaves it out differs"
+                self.findings.problems.append(Problem(value.name or "", words, True))
             if other is not None:
                 self.forms[value] = Form.of(other, 0 if value.shape is None else len(value.shape))
         wanted = needed(self.before)
@@ -131,11 +147,11 @@ class Walk:
                 self.findings.problems.append(Problem(name, "the constant that is handed out differs", True))
             return
         try:
+            demand_as_large(value, other)
             demand_same(self.unit(self.form(value), other), self.fixed.of(other), "the output")
         except Mismatch as mismatch:
-            if value not in self._failed:
-                certain = value not in self._doubtful
-                self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs and certain))
+            own = Problem(name, str(mismatch), mismatch.differs and value not in self._doubtful)
+            self._report(self._origins([value]) or [own])
 
     def form(self, value: ir.Value) -> Form:
         """What a value before is.
@@ -161,19 +177,36 @@ class Walk:
 
     def _fail(self, node: ir.Node, mismatch: Mismatch) -> None:
         """Note that an operator was not shown to agree, and go on with what has its results' names after."""
-        lost = [v for v in node.inputs if v is not None and v in self._failed]
+        origins = self._origins(node.inputs)
         certain = self._doubtful.isdisjoint(node.outputs)
-        if not lost:
-            name = self.labels.get(node, node.op_type)
-            self.findings.problems.append(Problem(name, str(mismatch), mismatch.differs and certain))
+        own = Problem(self.labels.get(node, node.op_type), str(mismatch), mismatch.differs and certain)
         for value in node.outputs:
             other = self._values.get(value.name or "")
-            if other is not None and not mismatch.differs and value.shape is not None:
+            going_on = not is_linear(node) and (origins or not mismatch.differs)
+            if other is not None and going_on and value.shape is not None:
                 self.forms[value] = Form.of(other, len(value.shape))
                 self.findings.assumed.append(value.name or "")
                 self._doubtful.add(value)
+                self._report(origins or [own])
             else:
-                self._failed[value] = mismatch
+                rank = 0 if value.shape is None else len(value.shape)
+                self.forms[value] = Form.of(Lost(origins[0] if origins else own), rank)
+
+    def _origins(self, values: Iterable[ir.Value | None]) -> list[Problem]:
+        """Why values that are read have no form."""
+        forms = [self.forms[value] for value in values if value is not None and value in self.forms]
+        return [
+            key.problem
+            for form in forms
+            for key, term in form.terms.items()
+            if isinstance(key, Lost) and not nothing(term).all()
+        ]
+
+    def _report(self, problems: Iterable[Problem]) -> None:
+        """Note problems, each once."""
+        self.findings.problems += [
+            problem for problem in dict.fromkeys(problems) if problem not in self.findings.problems
+        ]
 
     def _linear(self, node: ir.Node) -> bool:
         """Compose a linear operator; False where it is none of these forms."""
@@ -193,18 +226,19 @@ class Walk:
         return True
 
     def _ground(self, node: ir.Node, y: ir.Value) -> None:
-        """Write a form in a single value after, if there is one; a unit only in what stands in the operator's place."""
+        """Write a form in a single value after, if there is one; a unit only in what is in its place or the same."""
         form = self.forms[y]
         for candidate in self._candidates(node, form):
             if not is_linear(candidate):
                 continue
-            if form.single is not None and candidate.name != node.name:
-                return
             try:
-                self.forms[y] = self.unit(form, candidate.outputs[0]).form
-                return
+                demand_as_large(y, candidate.outputs[0])
+                unit = self.unit(form, candidate.outputs[0])
             except Mismatch:
                 continue
+            if form.single is None or candidate.name == node.name or unit.is_plain:
+                self.forms[y] = unit.form
+                return
 
     def _candidates(self, node: ir.Node, form: Form) -> Iterator[ir.Node]:
         """Operators after that may be this one: by its name, by its result's, then near what it reads."""
@@ -231,6 +265,8 @@ class Walk:
         first: Mismatch | None = None
         for _ in range(LOWERED):
             target = self._expanded(value, set(form.terms), FURTHEST)
+            if target is None and silent(form).all():  # a constant is one in any value
+                target = Form.of(value, form.rank)
             try:
                 if target is None:
                     raise Mismatch("it reads something else after")
@@ -254,24 +290,25 @@ class Walk:
         made = within or made
         if not made:
             return None
-        zero = Bound.filled(0.0, form.rank)
         total = Form({value: term for value, term in form.terms.items() if value not in made}, form.const, form.dead)
-        for value, inner in made.items():
-            term = form.terms[value]
-            assert isinstance(term, Bound)
-            try:
-                total = total.plus(inner.scaled(term, zero))
-            except Mismatch:
-                return None
+        try:
+            for inner in made.values():
+                total = total.plus(inner)
+        except Mismatch:
+            return None
         return total
 
     def _made(self, value: Any, form: Form) -> Form | None:
-        """What a linear operator after makes a value of; None for any other value."""
-        node = value.producer() if isinstance(value, ir.Value) else None
-        if node is None or not isinstance(form.terms[value], Bound) or not self._composes(node):
+        """What a form's term of a value is in what a linear operator after makes that of; None for any other value."""
+        node, term = value.producer() if isinstance(value, ir.Value) else None, form.terms[value]
+        if node is None or not self._composes(node):
             return None
+        zero = Bound.filled(0.0, form.rank)
         try:
-            return self._composed(node, lambda x: Form.of(x, rank_of(x)))
+            inner = self._composed(node, lambda x: Form.of(x, rank_of(x)))
+            if inner is None:
+                return None
+            return applied(self.new, inner, term, zero) if isinstance(term, Taps) else inner.scaled(term, zero)
         except Mismatch:
             return None
 
@@ -305,6 +342,8 @@ class Walk:
 
     def _same_operator(self, node: ir.Node) -> None:
         """Find the operator after that is this one."""
+        if node.op_type in DRAWING and node.domain in ONNX_DOMAINS:
+            raise Mismatch("it draws random numbers")
         mismatches: list[Mismatch] = []
         for candidate in self._alike(node):
             try:
@@ -349,39 +388,43 @@ class Walk:
         """The unit of every operand that is computed; constants must be the same."""
         mine, theirs = trimmed(node.inputs), trimmed(candidate.inputs)
         own = OWN_CONSTANTS.get(node.op_type, ()) if node.domain in ONNX_DOMAINS else ()
-        if len(mine) != len(theirs) and not own:
+        if len(mine) != len(theirs) and (not own or own is ANY):
             raise Mismatch("it has other operands after")
         units: list[Unit | None] = []
         for i, value in enumerate(mine):
             other = theirs[i] if i < len(theirs) else None
             if value is None or not self.old.is_feature(value):
+                if value is not None and self.new.is_feature(other):
+                    raise Mismatch(f"operand {i} is computed after")
                 if i not in own and not self._same_constant(node, candidate, i):
                     raise Mismatch(f"operand {i} is another constant after", differs=value is not None)
                 units.append(None)
                 continue
             if other is None or not self.new.is_feature(other):
                 raise Mismatch(f"operand {i} is constant after")
-            form = self.form(value)
-            if node.op_type in ("Shape", "Size") and form.single is None:
-                units.append(plain(other, form.rank))
+            if node.op_type in ("Shape", "Size") and self._same_shape(value, other):
+                units.append(plain(other, rank_of(other)))
                 continue
+            demand_as_large(value, other)
+            form = self.form(value)
             try:
                 units.append(self.unit(form, other))
             except Mismatch:
                 units.append(self.unit(form, other, losing=True))
         return units
 
+    def _same_shape(self, value: ir.Value, other: ir.Value) -> bool:
+        """Whether a value before and one after have the same shape: in numbers, or in names that inputs give sizes."""
+        mine, theirs = (None if v.shape is None else sizes_of(v) for v in (value, other))
+        return mine is not None and mine == theirs and all(isinstance(n, int) or n in self._sizes for n in mine)
+
     def _same_constant(self, node: ir.Node, candidate: ir.Node, index: int) -> bool:
         """Whether a constant operand says the same."""
         one, two = (n.inputs[index] if index < len(n.inputs) else None for n in (node, candidate))
-        if one is None or two is None:
-            return one is two
-        a, b = self.old.array(one), self.new.array(two)
-        if a is None or b is None:
-            return False
-        if node.op_type in ("Reshape", "Expand") and index == 1 and same_shape(node.outputs[0], candidate.outputs[0]):
-            return True  # what counts is the shape that results
-        return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        if agree(self.old, self.new, one, two):
+            return True
+        target = node.op_type in ("Reshape", "Expand") and index == 1 and self.old.array(one) is not None
+        return target and self._same_shape(node.outputs[0], candidate.outputs[0])  # what counts is what results
 
     def _bodies(self, node: ir.Node, candidate: ir.Node) -> None:
         """Bodies of control flow are graphs of their own, which read the same values."""
@@ -401,19 +444,30 @@ class Walk:
             if value is None or unit is None or unit.dead is not None:
                 continue
             if unit.is_plain:
-                self._pin(value, unit, Bound.filled(1.0, unit.scale.rank))
+                self._pin(value, unit, Bound.filled(1.0, unit.scale.rank), exact=True)
             elif node.op_type in ZERO_KEEPING and unit.shift.holds(0.0).all():
-                self._pin(value, unit, None)
+                self._pin(value, unit, unit.scale, exact=False)
 
-    def _pin(self, value: ir.Value, unit: Unit, scale: Bound | None) -> None:
-        """Note that a value's shift is 0 (and its scale this), also for what an affine made it of."""
+    def _pin(self, value: ir.Value, unit: Unit, scale: Bound, *, exact: bool) -> None:
+        """Note that a value is this scale, without a shift, and what that says of what an affine made it of.
+
+        Args:
+            value: The value before.
+            unit: Its unit.
+            scale: Its scale.
+            exact: Whether the scale is known better than from the value's form. Else the form's is kept where it is
+                this one; a constant channel may have been given another scale, to which another shift belongs.
+        """
         shift = Bound.filled(0.0, unit.shift.rank)
+        here = np.ones((1,) * shift.rank, dtype=bool)
         while True:
             form = self.forms.get(value)
             if form is None or form.single is None or form.single[0] is not unit.value:
                 return
-            term = form.single[1] if scale is None else scale
-            self.forms[value] = Form({unit.value: term}, shift)
+            own = form.single[1]
+            here = here if exact else here & (own - scale).holds(0.0)
+            known = own.where(here, scale) if exact else own
+            self.forms[value] = Form({unit.value: known}, form.const.where(here, shift))
             node = value.producer()
             made = None if node is None else self._affine(node)
             if made is None:
@@ -422,8 +476,7 @@ class Walk:
             if not (np.abs(factor.mid) > 0).all() or factor.rank != shift.rank:
                 return
             back = factor.inverse()
-            shift = (shift - offset) * back
-            scale = None if scale is None else scale * back
+            shift, scale = (shift - offset) * back, scale * back
 
     def _affine(self, node: ir.Node) -> tuple[ir.Value, Bound, Bound] | None:
         """Input, scale and shift of an operator before that multiplies and adds constants; None for any other."""
@@ -440,5 +493,14 @@ class Walk:
         return x, form.single[1], form.const
 
 
+def _same_default(value: ir.Value, other: ir.Value | None) -> bool:
+    """Whether two inputs stand for the same numbers where a caller leaves them out, or may not be left out."""
+    mine, theirs = value.const_value, None if other is None else other.const_value
+    if mine is None or theirs is None:
+        return mine is theirs
+    return alike(mine.numpy(), theirs.numpy())
+
+
+DRAWING = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 ZERO_KEEPING = ("Abs", "Clip", "LeakyRelu", "PRelu", "Relu")
 AFFINE = ("Add", "BatchNormalization", "Div", "Dropout", "Identity", "Mul", "Neg", "Sub")
