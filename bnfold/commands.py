@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +79,7 @@ def explain_reasons(code: str | None, terminal: Terminal) -> int:
 def _print(report: Report, json_file: str | None, terminal: Terminal) -> None:
     from bnfold.render import print_report
 
-    text = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+    text = report.to_json()
     if json_file == "-":
         write(sys.stdout, text)
         return

@@ -286,6 +286,14 @@ def timed(
     return replace(report, benchmark=timing)
 
 
+def pictured(report: Report, before: object, after: object | None, tell: Progress) -> Report:
+    """The report with the graphs and weights of both models; as it is where the first shows no graph."""
+    tell("drawing", None)
+    from bnfold.picture.drawn import drawn
+
+    return replace(report, picture=drawn(before, after, report.plan))
+
+
 def judged(report: Report, given: Given) -> Report:
     """The report with what it fails of the caller's conditions."""
     return replace(report, failures=failures(given.conditions, report))

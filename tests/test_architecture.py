@@ -35,7 +35,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
+    {"plan", "unitranges", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
     {"frontends"},
     {
         "load",
@@ -76,6 +76,7 @@ FLOORS = [
         "batches",
         "arrayfiles",
         "loaders",
+        "picture",
     },
     {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
     {"report", "render", "conditions"},
