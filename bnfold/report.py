@@ -72,6 +72,7 @@ class Report:
         recalibration: Which statistics were replaced.
         rejected: Where the folded model was left because a check did not pass.
         failures: The checks that did not pass, in words.
+        conditions: The caller's conditions, as they were written.
         notes: What to know besides, one sentence each.
         picture: The graphs and weights of both models, where that was asked for.
         environment: Versions and machine.
@@ -92,6 +93,7 @@ class Report:
     recalibration: Recalibration | None = None
     rejected: str | None = None
     failures: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     picture: Picture | None = None
     environment: Mapping[str, Any] = field(default_factory=lambda: environment())
@@ -124,6 +126,7 @@ class Report:
             "command": self.command,
             "passed": self.passed,
             "failures": list(self.failures),
+            "conditions": list(self.conditions),
             "source": {"path": source.path, "format": source.format, "sha256": source.sha256},
             "output": None if output is None else {"path": output.path, "sha256": output.sha256},
             "rejected": self.rejected,

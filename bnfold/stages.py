@@ -295,8 +295,9 @@ def pictured(report: Report, before: object, after: object | None, tell: Progres
 
 
 def judged(report: Report, given: Given) -> Report:
-    """The report with what it fails of the caller's conditions."""
-    return replace(report, failures=failures(given.conditions, report))
+    """The report with the caller's conditions and what it fails of them."""
+    texts = tuple(condition.text for condition in given.conditions)
+    return replace(report, failures=failures(given.conditions, report), conditions=texts)
 
 
 def with_copies_noted(report: Report, plan: Plan) -> Report:

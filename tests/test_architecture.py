@@ -79,9 +79,9 @@ FLOORS = [
         "picture",
     },
     {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
-    {"report", "render", "conditions"},
+    {"report", "render", "conditions", "page"},
     {"pipeline", "stages", "work", "measuring"},
-    {"cli", "commands", "options", "terminal"},
+    {"cli", "commands", "options", "terminal", "reportfiles"},
     {"__init__", "__main__"},
 ]
 LIGHT_FLOORS = 5
