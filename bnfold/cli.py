@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from bnfold import options as o
-from bnfold.commands import explain_reasons, run_command
+from bnfold.commands import explain_reasons, report_run, run_command
 from bnfold.defaults import defaults
 from bnfold.errors import BnfoldError, InternalError, UsageError
 from bnfold.interrupts import INTERRUPTED, WORDS, exit_code
@@ -57,7 +57,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
     epilog=_examples(
         "bnfold convert model.onnx",
         "bnfold convert weights.pt --arch nets.py:resnet --input 1x3x224x224",
-        "bnfold convert weights.safetensors --arch timm:resnet50 --bench",
+        "bnfold convert weights.safetensors --arch timm:resnet50 --bench --html report.html",
         "bnfold convert weights.pt --arch nets.py:resnet -o resnet.pt2",
         "bnfold convert weights.pt --arch nets.py:resnet -o folded.safetensors",
         "bnfold convert model.onnx --scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
@@ -98,6 +98,10 @@ def convert(
     recalibrate: o.Recalibrate = None,
     fail_on: o.FailOn = None,
     json_file: o.Json = None,
+    html_file: o.Html = None,
+    markdown_file: o.Markdown = None,
+    github: o.Github = False,
+    junit_file: o.Junit = None,
     verbose: o.Verbose = 0,
     quiet: o.Quiet = False,
     no_color: o.NoColor = False,
@@ -115,6 +119,7 @@ def convert(
     epilog=_examples(
         "bnfold inspect model.onnx",
         "bnfold inspect model.onnx -v",
+        "bnfold inspect model.onnx --graph model.svg",
         "bnfold inspect weights.pt --arch nets.py:resnet --fail-on 'kept>0'",
     )
 )
@@ -135,6 +140,11 @@ def inspect(
     duplicate: o.Duplicate = "auto",
     fail_on: o.FailOn = None,
     json_file: o.Json = None,
+    html_file: o.Html = None,
+    markdown_file: o.Markdown = None,
+    github: o.Github = False,
+    junit_file: o.Junit = None,
+    graph_file: o.Graph = None,
     verbose: o.Verbose = 0,
     quiet: o.Quiet = False,
     no_color: o.NoColor = False,
@@ -171,6 +181,10 @@ def verify(
     metric: o.Metric = None,
     fail_on: o.FailOn = None,
     json_file: o.Json = None,
+    html_file: o.Html = None,
+    markdown_file: o.Markdown = None,
+    github: o.Github = False,
+    junit_file: o.Junit = None,
     verbose: o.Verbose = 0,
     quiet: o.Quiet = False,
     no_color: o.NoColor = False,
@@ -243,6 +257,10 @@ def bench(
     min_time: o.MinTime = o.MIN_TIME_S,
     fail_on: o.FailOn = None,
     json_file: o.Json = None,
+    html_file: o.Html = None,
+    markdown_file: o.Markdown = None,
+    github: o.Github = False,
+    junit_file: o.Junit = None,
     verbose: o.Verbose = 0,
     quiet: o.Quiet = False,
     no_color: o.NoColor = False,
@@ -253,6 +271,27 @@ def bench(
     Both run in one process, in turns and in random order; the control is a model against itself.
     """
     _leave("bench", locals())
+
+
+@app.command(
+    epilog=_examples(
+        "bnfold report run.json",
+        "bnfold report run.json -o report.html",
+        "bnfold report run.json -o summary.md",
+    )
+)
+def report(
+    run: o.RunFile,
+    output: o.ReportOutput = None,
+    force: o.Force = False,
+    verbose: o.Verbose = 0,
+    no_color: o.NoColor = False,
+) -> None:
+    """Make a page of a run that was written with --json.
+
+    The page is the same that --html writes with the run.
+    """
+    raise typer.Exit(report_run(run, output, force, Terminal(verbosity=verbose, color=not no_color)))
 
 
 @app.command(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import CheckFailed, UsageError
 from bnfold.files import is_same_file
+from bnfold.reportfiles import Files
 from bnfold.terminal import Terminal, write
+from bnfold.wording import printable
 
 if TYPE_CHECKING:
     from bnfold.report import Report
@@ -25,7 +28,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
     Returns:
         The exit code.
     """
-    json_file = arguments.pop("json_file")
+    wanted = Files.popped_from(arguments)
     terminal = Terminal(
         verbosity=arguments.pop("verbose"),
         quiet=arguments.pop("quiet"),
@@ -44,12 +47,15 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             arguments["arch_args"] = parse_arch_args(arguments["arch_args"])
         if arguments.get("runtimes") is not None:
             arguments["runtimes"] = [name.strip() for name in arguments["runtimes"].split(",") if name.strip()]
-        if json_file not in (None, "-"):
-            check_writable(json_file, force=True)
-            _check_report_file(json_file, arguments)
+        for path in wanted.paths:
+            check_writable(path, force=True)
+            _check_report_file(path, arguments)
+        if "html_file" in wanted.asked:  # the command has something to draw
+            arguments["picture"] = wanted.need_picture
         with terminal.reporting() as progress:
             report: Report = getattr(pipeline, command)(**arguments, progress=progress)
-        _print(report, json_file, terminal)
+        _print(report, wanted.asked.get("json_file"), terminal)
+        wanted.write(report)
         if report.passed:
             return 0
         terminal.error(_failure(report))
@@ -58,7 +64,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
     return terminal.guard(work)
 
 
-def _check_report_file(json_file: str, arguments: dict[str, Any]) -> None:
+def _check_report_file(path: str, arguments: dict[str, Any]) -> None:
     """Refuses a report in the place of what the command reads or writes.
 
     Raises:
@@ -70,10 +76,8 @@ def _check_report_file(json_file: str, arguments: dict[str, Any]) -> None:
     files = [str(arguments[name]) for name in named if arguments.get(name) is not None]
     if "output" in arguments and arguments["output"] is None:
         files.append(str(default_output(arguments["model"])))
-    if any(is_same_file(json_file, file) for file in files):
-        raise UsageError(
-            f"--json {json_file} is a file that the command reads or writes", "Give the report a name of its own."
-        )
+    if any(is_same_file(path, file) for file in files):
+        raise UsageError(f"{path} is a file that the command reads or writes", "Give the report a name of its own.")
 
 
 def explain_reasons(code: str | None, terminal: Terminal) -> int:
@@ -98,18 +102,31 @@ def explain_reasons(code: str | None, terminal: Terminal) -> int:
     return terminal.guard(work)
 
 
+def report_run(run: Path, output: Path | None, force: bool, terminal: Terminal) -> int:
+    """Makes a page of a run that was written with `--json`; returns the exit code."""
+
+    def work() -> int:
+        from bnfold.export import check_writable, write_text
+        from bnfold.page.formats import form_of, render
+        from bnfold.page.read import read_run
+
+        target = os.fspath(run.with_name(f"{run.stem}.html") if output is None else output)
+        form = form_of(target)
+        check_writable(target, force=force, source=run)
+        write_text(render(form, read_run(run)), target)
+        terminal.show(lambda console: console.print(f"Written to {printable(target)}"))
+        return 0
+
+    return terminal.guard(work)
+
+
 def _print(report: Report, json_file: str | None, terminal: Terminal) -> None:
     from bnfold.render import print_report
 
-    text = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
     if json_file == "-":
-        write(sys.stdout, text)
+        write(sys.stdout, report.to_json())
         return
     terminal.show(lambda console: print_report(report, console, verbose=terminal.verbosity > 0))
-    if json_file is not None:
-        from bnfold.export import write_text
-
-        write_text(text, json_file)
 
 
 def _failure(report: Report) -> CheckFailed:

@@ -164,6 +164,31 @@ Json = Annotated[
     str | None,
     option("--json", metavar="FILE", text="Write the report as JSON; '-': to stdout, and nothing else there."),
 ]
+Html = Annotated[
+    str | None,
+    option("--html", metavar="FILE", text="Write the report as a page: graphs, tables and charts in one file."),
+]
+Markdown = Annotated[str | None, option("--markdown", metavar="FILE", text="Write a summary as Markdown.")]
+Github = Annotated[
+    bool,
+    option("--github", text="Append that summary to the one of the job, in GitHub Actions ($GITHUB_STEP_SUMMARY)."),
+]
+Junit = Annotated[str | None, option("--junit", metavar="FILE", text="Write the checks as JUnit XML.")]
+Graph = Annotated[
+    str | None,
+    option("--graph", metavar="FILE", text="Draw the graph with the fate of every BatchNorm: .svg, .mmd or .dot."),
+]
+RunFile = Annotated[Path, argument("RUN", "A run that was written with --json.")]
+ReportOutput = Annotated[
+    Path | None,
+    option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        text="The file to write: .html for a page, .md for Markdown, .xml for JUnit; RUN-stem.html beside RUN if "
+        "absent.",
+    ),
+]
 Verbose = Annotated[
     int, option("-v", "--verbose", text="Say more; -vv shows tracebacks.", count=True, show_default=False, metavar="")
 ]

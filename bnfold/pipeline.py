@@ -34,6 +34,7 @@ from bnfold.stages import (
     open_files,
     open_model,
     output_format,
+    pictured,
     preprocessed,
     read_given,
     timed,
@@ -76,6 +77,7 @@ def convert(
     metric: str | Callable[..., Any] | None = None,
     recalibrate: DataSource | None = None,
     fail_on: Sequence[str] = (),
+    picture: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Takes a trained model to a file with its BatchNorms folded, and checks that it is the same function.
@@ -120,6 +122,7 @@ def convert(
         recalibrate: Rows to take new statistics of every BatchNorm from before folding, like `data`; labels are not
             needed. For ONNX only.
         fail_on: Conditions under which the result is rejected, e.g. `"kept>0"`.
+        picture: Whether the report is to hold the graphs and the weights of both models, as a page shows them.
         progress: Called with the stage's name and the part of it that is done (None: unknown).
 
     Returns:
@@ -164,6 +167,8 @@ def convert(
         if bench and report.passed:
             report = timed(report, work.before, after, work.given, options, tell)
         report = with_data_noted(judged(report, given), written.data)
+        if picture:
+            report = pictured(report, *work.shown(), tell)
         if not report.passed:
             return replace(report, rejected=written.reject())
         output_info = replace(FileInfo.of(written.path), path=str(target), format=form)
@@ -188,6 +193,7 @@ def inspect(
     norm_affine: bool = False,
     duplicate: str = "auto",
     fail_on: Sequence[str] = (),
+    picture: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Says of every BatchNorm whether it would fold, into what, or why not; writes nothing.
@@ -203,14 +209,17 @@ def inspect(
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
     from bnfold.frontends.edit import in_memory
-    from bnfold.frontends.onnx import plan_model
+    from bnfold.frontends.onnx import fold_model, plan_model
     from bnfold.onnxfile import weight_bytes
 
     store = Spill(os.path.join(tempfile.gettempdir(), "a plan")) if weight_bytes(unfolded) >= LARGE_BYTES else in_memory
-    plan = plan_model(unfolded, choices, store=store)
+    if picture:
+        folded, plan = fold_model(unfolded, choices, store=store)
+    else:
+        folded, plan = None, plan_model(unfolded, choices, store=store)
     report = with_copies_noted(report, plan)
     report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
-    return judged(report, given)
+    return judged(report if folded is None else pictured(report, unfolded, folded, tell), given)
 
 
 def verify(
@@ -228,6 +237,7 @@ def verify(
     data: DataSource | None = None,
     metric: str | Callable[..., Any] | None = None,
     fail_on: Sequence[str] = (),
+    picture: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Compares two model files, whoever made the second. Arguments as for `convert`; `arch` is for both."""
@@ -240,7 +250,7 @@ def verify(
     report = verified(report, first, second, given, rtol, atol, tell)
     if asked and report.verification is not None and report.verification.inputs:  # both take the same inputs
         report = measured(report, first, second, given, asked, tell)
-    return judged(report, given)
+    return judged(pictured(report, first, second, tell) if picture else report, given)
 
 
 def drift(
@@ -289,6 +299,7 @@ def bench(
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
     fail_on: Sequence[str] = (),
+    picture: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Times two model files against each other, or one against itself. Arguments as for `verify`."""
@@ -299,7 +310,9 @@ def bench(
     (first, *second), given, report = open_files(
         "bench", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
     )
-    return judged(timed(report, first, second[0] if second else None, given, options, tell), given)
+    other = second[0] if second else None
+    report = timed(report, first, other, given, options, tell)
+    return judged(pictured(report, first, other, tell) if picture else report, given)
 
 
 def default_output(model: StrPath) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from bnfold.reasons import Reason
 from bnfold.sharing import Allowance, Decision, copied, total_growth, with_copies
 from bnfold.solver import Solution, Solver
 from bnfold.system import System
+from bnfold.unitranges import UnitRanges, unit_ranges
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Site:
         into: Names of the operators whose weights changed because of it.
         reason: Why it was kept; None when it was not.
         copies: Those of `into` that got a copy of a weight they shared, since its other readers need it in other units.
+        units: In which units its two sides are measured afterwards; None where a merge or another graph took it.
     """
 
     name: str
@@ -39,19 +41,16 @@ class Site:
     into: tuple[str, ...] = ()
     reason: Reason | None = None
     copies: tuple[str, ...] = ()
+    units: UnitRanges | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The site as it stands in `--json`; `copies` only where there are any."""
+        """The site as it stands in `--json`; `copies` and `units` only where there are any."""
         reason = None if self.reason is None else {"code": self.reason.code, "text": self.reason.text}
-        copies = {"copies": list(self.copies)} if self.copies else {}
-        return {
-            "name": self.name,
-            "op": self.op,
-            "status": self.status,
-            "into": list(self.into),
-            "reason": reason,
-            **copies,
-        }
+        more: dict[str, Any] = {"copies": list(self.copies)} if self.copies else {}
+        if self.units is not None:
+            more["units"] = self.units.to_dict()
+        into = list(self.into)
+        return {"name": self.name, "op": self.op, "status": self.status, "into": into, "reason": reason, **more}
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def make_plan(
         decision = with_copies(decision, allowance, partial(decide, leftover=leftover, find=find))
     graph, system, solution = decision.graph, decision.system, decision.solution
     own = copied(decision)
-    into = _absorbers(system, solution)
+    into, units = _absorbers(system, solution), unit_ranges(system, solution)
     norms = [Site(name, "BatchNormalization", "kept", (), reason) for name, reason in (kept or {}).items()]
     others = []
     for op in graph.ops:
@@ -161,7 +160,7 @@ def make_plan(
             status = "kept" if reason is not None else "folded"
             changed = into.get(op.name, ())
             copies = tuple(name for name in changed if name in own)
-            norms.append(Site(op.name, "BatchNormalization", status, changed, reason, copies))
+            norms.append(Site(op.name, "BatchNormalization", status, changed, reason, copies, units.get(op.name)))
         else:
             others.append(Site(op.name, op.kind, "kept" if reason else "folded", into.get(op.name, ()), reason))
     rank = {name: i for i, name in enumerate(order)}

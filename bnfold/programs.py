@@ -117,11 +117,11 @@ def count_nodes(program: ExportedProgram) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for part in program.graph_module.modules():
         if isinstance(part, fx.GraphModule):
-            counts.update(filter(None, (_operator(node) for node in part.graph.nodes)))
+            counts.update(filter(None, (operator_name(node) for node in part.graph.nodes)))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _operator(node: fx.Node) -> str:
+def operator_name(node: fx.Node) -> str:
     """What a node is in a report; empty for what computes no tensor."""
     if node.op != "call_function":
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from bnfold.accuracy import Accuracy
 from bnfold.drift import Drift
 from bnfold.latency import Timing
+from bnfold.picture.picture import Picture
 from bnfold.plan import Plan
 from bnfold.recalibrate import Recalibration
 from bnfold.verify import Verdict
@@ -67,7 +69,9 @@ class Report:
         recalibration: Which statistics were replaced.
         rejected: Where the folded model was left because a check did not pass.
         failures: The checks that did not pass, in words.
+        conditions: The caller's conditions, as they were written.
         notes: What to know besides, one sentence each.
+        picture: The graphs and weights of both models, where that was asked for.
         environment: Versions and machine.
     """
 
@@ -86,7 +90,9 @@ class Report:
     recalibration: Recalibration | None = None
     rejected: str | None = None
     failures: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    picture: Picture | None = None
     environment: Mapping[str, Any] = field(default_factory=lambda: environment())
 
     @property
@@ -110,20 +116,47 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as `--json` prints it (schema 1)."""
         source, output = self.source, self.output
-        return {
+        after = self.operators_after
+        run: dict[str, Any] = {
             "schema": SCHEMA,
             "bnfold": version(),
+            "command": self.command,
+            "passed": self.passed,
+            "failures": list(self.failures),
+            "conditions": list(self.conditions),
             "source": {"path": source.path, "format": source.format, "sha256": source.sha256},
             "output": None if output is None else {"path": output.path, "sha256": output.sha256},
+            "rejected": self.rejected,
             "counts": self.counts(),
             "sites": [] if self.plan is None else self.plan.to_dict()["sites"],
+            "affines": [] if self.plan is None else [site.to_dict() for site in self.plan.affines],
+            "operators": {
+                "before": None if self.operators_before is None else dict(self.operators_before),
+                "after": None if after is None else dict(after),
+            },
             "verification": None if self.verification is None else self.verification.to_dict(),
             "benchmark": None if self.benchmark is None else self.benchmark.to_dict(),
             "accuracy": None if self.accuracy is None else self.accuracy.to_dict(),
             "drift": None if self.drift is None else self.drift.to_dict(),
             "recalibration": None if self.recalibration is None else self.recalibration.to_dict(),
+            "notes": list(self.notes),
             "environment": dict(self.environment),
         }
+        return run if self.picture is None else {**run, "picture": self.picture.to_dict()}
+
+    def to_json(self) -> str:
+        """The same as text: indented, with the picture, which is long, on a line of its own at the end."""
+        return run_text(self.to_dict())
+
+
+def run_text(run: dict[str, Any]) -> str:
+    """A run as `--json` writes it."""
+    plain = {key: value for key, value in run.items() if key != "picture"}
+    text = json.dumps(plain, indent=2, allow_nan=False)
+    if "picture" in run:
+        picture = json.dumps(run["picture"], separators=(",", ":"), allow_nan=False)
+        text = f'{text[:-2]},\n  "picture": {picture}\n}}'
+    return text + "\n"
 
 
 def version() -> str:

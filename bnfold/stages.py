@@ -289,9 +289,18 @@ def timed(
     return replace(report, benchmark=timing)
 
 
+def pictured(report: Report, before: object, after: object | None, tell: Progress) -> Report:
+    """The report with the graphs and weights of both models; as it is where the first shows no graph."""
+    tell("drawing", None)
+    from bnfold.picture.drawn import drawn
+
+    return replace(report, picture=drawn(before, after, report.plan))
+
+
 def judged(report: Report, given: Given) -> Report:
-    """The report with what it fails of the caller's conditions."""
-    return replace(report, failures=failures(given.conditions, report))
+    """The report with the caller's conditions and what it fails of them."""
+    texts = tuple(condition.text for condition in given.conditions)
+    return replace(report, failures=failures(given.conditions, report), conditions=texts)
 
 
 def with_copies_noted(report: Report, plan: Plan) -> Report:

@@ -67,6 +67,7 @@ class Work:
         staged: Writes it where it can be read.
         read_back: What stands in the written file, to be compared.
         bytes_after: Its size, from the path of the written file.
+        shown: The graphs of both, to be drawn.
         steps: The preprocessing that both begin with.
         original: The model as it came in, where its BatchNorms were recalibrated.
         folded_only: The same, folded.
@@ -78,6 +79,7 @@ class Work:
     staged: Callable[[], AbstractContextManager[Staged]]
     read_back: Callable[[str], object]
     bytes_after: Callable[[str], int | None]
+    shown: Callable[[], tuple[object, object]]
     steps: tuple[Step, ...] = ()
     original: object | None = None
     folded_only: object | None = None
@@ -129,6 +131,7 @@ def to_onnx(
         staged=lambda: staged(folded, target, external_data=external_data, force=force, sources=data_files(opened)),
         read_back=lambda path: path,
         bytes_after=lambda path: stored_bytes(as_ir(path), path),
+        shown=lambda: (unfolded, folded),
         steps=steps,
         original=original,
         folded_only=folded_only,
@@ -152,6 +155,7 @@ def to_program(source: Source, target: Path, given: Given, choices: Choices, tel
         staged=lambda: staged_program(folded.model, target, force=force),
         read_back=read_program,
         bytes_after=lambda path: weight_bytes(folded.model),
+        shown=lambda: (exported.program, folded.model),
     )
 
 
@@ -196,13 +200,15 @@ def to_state(source: Source, target: Path, given: Given, choices: Choices, tell:
         restore_into(fresh, read_folded(path), os.fspath(target), type(module).__name__)
         return subject(fresh)
 
+    again = export_again(folded.model, exported)
     return Work(
-        _with_plan(report, folded.plan, count_nodes(export_again(folded.model, exported))),
+        _with_plan(report, folded.plan, count_nodes(again)),
         given,
         before=subject(module),
         staged=lambda: staged_state(state, target, force=force),
         read_back=read_back,
         bytes_after=lambda path: weight_bytes(folded.model),
+        shown=lambda: (exported.program, again),
     )
 
 

@@ -40,7 +40,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
+    {"plan", "unitranges", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
     {"frontends"},
     {
         "load",
@@ -89,11 +89,16 @@ FLOORS = [
         "batches",
         "arrayfiles",
         "loaders",
+        "picture",
     },
     {"verify", "bench", "latency", "proof", "accuracy", "drift", "recalibrate"},
     {"report", "render", "explaining", "conditions"},
     {"pipeline", "stages", "work", "measuring"},
     {"cli", "commands", "options", "terminal", "defaults"},
+    {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
+    {"report", "render", "conditions", "page"},
+    {"pipeline", "stages", "work", "measuring"},
+    {"cli", "commands", "options", "terminal", "reportfiles"},
     {"__init__", "__main__"},
 ]
 LIGHT_FLOORS = 5

@@ -109,7 +109,7 @@ def prepare(model: ir.Model, store: Store = in_memory) -> Prepared:
         node.version = model.opset_imports.get(node.domain, node.version)
     names = value_names(model.graph)
     labels: dict[ir.Node, str] = {}
-    _label(model, labels)
+    label_nodes(model, labels)
     norms = fold_constants(model, names, store)
     changed = tidy(model)
     while complete_shapes(model):  # a type that was not known may make a constant, a shape a Split
@@ -117,7 +117,7 @@ def prepare(model: ir.Model, store: Store = in_memory) -> Prepared:
         changed = tidy(model) or changed
     if changed:
         names = value_names(model.graph)
-        _label(model, labels)
+        label_nodes(model, labels)
     gone = tuple(
         Site(labels[norm], norm.op_type, "folded", tuple(labels.get(n, n.name or n.op_type) for n in readers))
         for norm, readers in norms.items()
@@ -142,13 +142,13 @@ def carry_out(prepared: Prepared, choices: Choices) -> Plan:
         while (settled := settle(model)).changed:  # padding that is a convolution's own now, or twins, may be branches
             for norm, twin in settled.norms:
                 ledgers[model.graph].same(prepared.labels.pop(norm), prepared.labels[twin])
-            _label(model, prepared.labels)
+            label_nodes(model, prepared.labels)
             for graph in graphs:
                 _fold_graph(graph, prepared, ledgers, chosen, left, anew=settled.weighted)
 
     rounds(replace(choices, leftover="keep"), anew=False)
     if choices.leftover != "keep":  # only when it is clear which BatchNorms stay
-        _label(model, prepared.labels)
+        label_nodes(model, prepared.labels)
         rounds(choices, anew=True)
     return prepared.joined([ledger.plan() for ledger in ledgers.values()])
 
@@ -192,7 +192,7 @@ def _fold_graph(
             if node.graph is None:
                 prepared.labels.pop(node, None)
         if again:
-            _label(prepared.model, prepared.labels)
+            label_nodes(prepared.model, prepared.labels)
             complete_shapes(prepared.model)
 
 
@@ -220,7 +220,7 @@ def _misfits(
     return find_misfits(graph, read, system, solution, context, leftover)
 
 
-def _label(model: ir.Model, labels: dict[ir.Node, str]) -> None:
+def label_nodes(model: ir.Model, labels: dict[ir.Node, str]) -> None:
     """Give every node that has none yet a unique label: its own name where it has one."""
     used = set(labels.values())
     for i, node in enumerate(nodes_within(model.graph)):

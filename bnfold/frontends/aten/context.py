@@ -65,7 +65,7 @@ class Context:
         self.norm_affine = norm_affine
         self.shapes: dict[Value, Shape] = {}
         self.labels = {} if labels is None else labels
-        _label(graph, self.labels)
+        label_nodes(graph, self.labels)
         self.kept: dict[str, Reason] = {}
         self._identity = identities(tensors)
         self._placeholders: dict[object, list[fx.Node]] = {}
@@ -175,7 +175,7 @@ class Context:
         return [Rigid(self.label(node), self.features(node), results(node), reason)]
 
 
-def _label(graph: fx.Graph, labels: dict[fx.Node, str]) -> None:
+def label_nodes(graph: fx.Graph, labels: dict[fx.Node, str]) -> None:
     """A name for every node that has none: the path of the module it is the operator of where that says it all."""
     nodes = list(graph.nodes)
     for gone in labels.keys() - set(nodes):
