@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import CheckFailed, UsageError
 from bnfold.terminal import Terminal, write
+from bnfold.wording import to_json
 
 if TYPE_CHECKING:
     from bnfold.report import Report
@@ -25,6 +25,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         The exit code.
     """
     json_file = arguments.pop("json_file")
+    isolate, memory, seconds = (arguments.pop(name) for name in ("isolate", "max_memory", "max_time"))
     terminal = Terminal(
         verbosity=arguments.pop("verbose"),
         quiet=arguments.pop("quiet"),
@@ -43,6 +44,10 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             arguments["arch_args"] = parse_arch_args(arguments["arch_args"])
         if arguments.get("runtimes") is not None:
             arguments["runtimes"] = [name.strip() for name in arguments["runtimes"].split(",") if name.strip()]
+        if isolate or memory is not None or seconds is not None:
+            from bnfold.isolation import DEFAULT_SECONDS, Limits
+
+            arguments["isolate"] = Limits(memory, DEFAULT_SECONDS if seconds is None else seconds)
         if json_file not in (None, "-"):
             check_writable(json_file, force=True)
         with terminal.reporting() as progress:
@@ -80,7 +85,7 @@ def explain_reasons(code: str | None, terminal: Terminal) -> int:
 def _print(report: Report, json_file: str | None, terminal: Terminal) -> None:
     from bnfold.render import print_report
 
-    text = json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+    text = to_json(report.to_dict())
     if json_file == "-":
         write(sys.stdout, text)
         return

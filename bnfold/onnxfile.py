@@ -1,8 +1,9 @@
 """The bytes of an ONNX file as a checked `onnx_ir.Model`, its external tensors mapped and not read.
 
 `onnx_ir` looks at where external data lies only when a tensor is first read, and not at all inside functions. So
-everything is looked at here, before any work: external data lies inside the model's folder and is as long as declared,
-every value that is read is produced once, and operators stand in an order in which they can run.
+everything is looked at here, before any work: sizes and depth are within bounds (`onnxbounds`), external data lies
+inside the model's folder and is as long as declared, every value that is read is produced once, and operators stand in
+an order in which they can run.
 """
 
 from __future__ import annotations
@@ -11,31 +12,41 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bnfold.errors import UnreadableError, UnsafeError, UnsupportedError
+from bnfold.errors import LimitError, UnreadableError, UnsafeError, UnsupportedError
+from bnfold.specs import MAX_BYTES
 from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
 if TYPE_CHECKING:
     import onnx_ir
 
 AGAIN = "Download or export it again."
+LARGEST_MESSAGE_BYTES = 2**31
 BESIDE = "Put the model and its data files into one folder, as plain files."
 
 
-def read(data: bytes, name: str) -> tuple[onnx_ir.Model, tuple[str, ...]]:
+def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """The model, and notes on what had to be put right.
 
     Args:
         data: The file's bytes.
         name: Its path: external data is looked up beside it.
+        limit: Bytes that all its tensors may have together.
 
     Raises:
         UnreadableError: It is damaged, or no ONNX model; or its external data is missing or too short.
         UnsafeError: Its external data lies outside its folder.
+        LimitError: It is too large, too deep, or claims to be.
         UnsupportedError: It uses a part of ONNX that onnx_ir cannot represent.
     """
     import onnx
     import onnx_ir
 
+    from bnfold.onnxbounds import check_bounds
+
+    if len(data) >= LARGEST_MESSAGE_BYTES:
+        raise LimitError(
+            f"{name} has {len(data)} bytes, more than a protobuf message can have", "Export it with external data."
+        )
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -49,6 +60,7 @@ def read(data: bytes, name: str) -> tuple[onnx_ir.Model, tuple[str, ...]]:
         raise UnreadableError(f"{name} is a damaged or truncated ONNX file: it names no opset", AGAIN)
     if not proto.graph.node:
         raise UnreadableError(f"{name} is an ONNX file without operators", "Export a model that computes something.")
+    check_bounds(proto, name, limit)
     try:
         model = onnx_ir.serde.deserialize_model(proto)
     except NotImplementedError as error:
@@ -119,6 +131,8 @@ def _contained_size(folder: str, location: str, name: str) -> int:
         raise UnsafeError(shown, BESIDE)
     if not _inside(os.path.realpath(path), os.path.realpath(folder)):
         raise UnsafeError(f"{shown} (it is a link)", BESIDE)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UnsafeError(f"the external data of {name} is not a regular file: '{printable(location)}'", BESIDE)
     if not os.path.isfile(path):
         raise UnreadableError(f"{name} needs the file '{printable(location)}' beside it, and there is none", BESIDE)
     status = os.stat(path)

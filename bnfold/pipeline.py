@@ -15,10 +15,11 @@ from typing import Any
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
+from bnfold.isolation import Limits, isolated
 from bnfold.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report
-from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
+from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec
 from bnfold.stages import (
     Data,
     Progress,
@@ -54,6 +55,8 @@ def convert(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     leftover: str = "keep",
     norm_affine: bool = False,
     duplicate: str = "auto",
@@ -90,6 +93,8 @@ def convert(
         opset: The ONNX opset; None takes torch's default.
         seed: Of the drawn inputs.
         trust_pickle: Whether code in the file may run.
+        max_bytes: What the file, and its tensors together, may have at most, as a number or like `"8GB"`.
+        isolate: Limits of memory and time for a process of its own that does the work; None does it here.
         leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
             its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv. The last two for ONNX only.
         norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
@@ -122,6 +127,8 @@ def convert(
     Raises:
         BnfoldError: Something went wrong; the output is as it was.
     """
+    if isolate is not None:
+        return isolated("convert", locals())
     from bnfold.export import check_writable
 
     tell = progress or _silent
@@ -139,7 +146,7 @@ def convert(
     form = output_format(target)
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
     check_renewal(target, form, renewal)
-    source = Source(model, arch, arch_args, trust_pickle, opset)
+    source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
     if form == "onnx":
         work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force, renewal=renewal)
     else:
@@ -176,6 +183,8 @@ def inspect(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     norm_affine: bool = False,
     duplicate: str = "auto",
     fail_on: Sequence[str] = (),
@@ -185,11 +194,21 @@ def inspect(
 
     The arguments are those of `convert`.
     """
+    if isolate is not None:
+        return isolated("inspect", locals())
     tell = progress or _silent
     given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
     choices = Choices(norm_affine=norm_affine, duplicate=duplicate)
     unfolded, given, report = open_model(
-        "inspect", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
+        "inspect",
+        model,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        opset=opset,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
@@ -211,6 +230,8 @@ def verify(
     input_data: StrPath | Data | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     data: DataSource | None = None,
@@ -219,11 +240,21 @@ def verify(
     progress: Progress | None = None,
 ) -> Report:
     """Compares two model files, whoever made the second. Arguments as for `convert`; `arch` is for both."""
+    if isolate is not None:
+        return isolated("verify", locals())
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
     asked = open_measurement(data, metric, given)
     (first, second), given, report = open_files(
-        "verify", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
+        "verify",
+        before,
+        after,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     report = verified(report, first, second, given, rtol, atol, tell)
     if asked and report.verification is not None and report.verification.inputs:  # both take the same inputs
@@ -245,6 +276,8 @@ def drift(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -252,11 +285,21 @@ def drift(
 
     The arguments are those of `convert`; the data needs no labels.
     """
+    if isolate is not None:
+        return isolated("drift", locals())
     tell = progress or _silent
     given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale)
     opened = open_data(data, given)
     unfolded, given, report = open_model(
-        "drift", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
+        "drift",
+        model,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        opset=opset,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     unfolded, report, _ = preprocessed(unfolded, report, given)
     return judged(drifted(report, unfolded, opened, tell), given)
@@ -272,6 +315,8 @@ def bench(
     input_data: StrPath | Data | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     runtimes: Sequence[str] | None = None,
     threads: int | None = None,
     min_time: float = DEFAULT_MIN_TIME_S,
@@ -279,12 +324,22 @@ def bench(
     progress: Progress | None = None,
 ) -> Report:
     """Times two model files against each other, or one against itself. Arguments as for `verify`."""
+    if isolate is not None:
+        return isolated("bench", locals())
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
     options = TimingOptions(runtimes, threads, min_time)
     check_options(runtimes, threads, min_time)
     (first, *second), given, report = open_files(
-        "bench", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
+        "bench",
+        before,
+        after,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     return judged(timed(report, first, second[0] if second else None, given, options, tell), given)
 

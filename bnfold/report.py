@@ -17,6 +17,7 @@ from bnfold.drift import Drift
 from bnfold.plan import Plan
 from bnfold.recalibrate import Recalibration
 from bnfold.verify import Verdict
+from bnfold.wording import inert
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -111,7 +112,11 @@ class Report:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as `--json` prints it (schema 1)."""
+        """The report as `--json` prints it (schema 1); what cannot be printed in names is replaced."""
+        data: dict[str, Any] = inert(self._data())
+        return data
+
+    def _data(self) -> dict[str, Any]:
         source, output = self.source, self.output
         return {
             "schema": SCHEMA,

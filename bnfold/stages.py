@@ -99,12 +99,13 @@ def open_model(
     arch_args: Mapping[str, str] | None,
     opset: int | None,
     trust_pickle: bool,
+    max_bytes: int | str,
 ) -> tuple[onnx_ir.Model, Given, Report]:
     """The unfolded model as ONNX, the data by the names of its inputs, and a report with nothing measured yet."""
     tell("loading", None)
     from bnfold.load import load
 
-    loaded = load(model, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle)
+    loaded = load(model, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle, max_bytes=max_bytes)
     unfolded, notes = loaded.model, loaded.notes
     if loaded.format != "onnx" or given.dynamic or opset is not None:
         tell("exporting", None)
@@ -165,6 +166,7 @@ def open_files(
     arch: str | None,
     arch_args: Mapping[str, str] | None,
     trust_pickle: bool,
+    max_bytes: int | str,
 ) -> tuple[tuple[object, ...], Given, Report]:
     """One or two files as something to run, the data by the names of the inputs, and a report with nothing measured."""
     tell("loading", None)
@@ -172,7 +174,14 @@ def open_files(
 
     paths = [before] if after is None else [before, after]
     loaded = [
-        load(path, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle, arch_may_be_superfluous=True)
+        load(
+            path,
+            arch=arch,
+            arch_args=arch_args,
+            trust_pickle=trust_pickle,
+            max_bytes=max_bytes,
+            arch_may_be_superfluous=True,
+        )
         for path in paths
     ]
     if arch is not None and not any(each.format in ("state-dict", "safetensors") for each in loaded):

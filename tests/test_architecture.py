@@ -46,7 +46,12 @@ FLOORS = [
         "folded",
         "weights",
         "pickles",
+        "archive",
+        "tape",
+        "claims",
+        "unpickled",
         "onnxfile",
+        "onnxbounds",
         "capture",
         "examples",
         "opening",
@@ -79,8 +84,8 @@ FLOORS = [
     },
     {"verify", "bench", "proof", "accuracy", "drift", "recalibrate"},
     {"report", "render", "conditions"},
-    {"pipeline", "stages", "work", "measuring"},
-    {"cli", "commands", "options", "terminal"},
+    {"pipeline", "stages", "work", "measuring", "isolation"},
+    {"cli", "commands", "options", "terminal", "isolated"},
     {"__init__", "__main__"},
 ]
 LIGHT_FLOORS = 5
@@ -116,6 +121,7 @@ LONGER_BECAUSE = {
     "solver.py": "one search; its state and its steps back belong together",
     "stages.py": "one short function per step of the line",
     "verify.py": "one judgement; each way to fail is next to the others",
+    "work.py": "one function per kind of output, most lines say what its parts mean",
 }
 
 
