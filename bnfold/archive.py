@@ -124,7 +124,7 @@ def _directory(file: IO[bytes], name: str) -> int:
     end = file.read(END.size)
     if len(end) < END.size or not end.startswith(b"PK\x05\x06"):
         raise UnsafeError(f"{name} holds bytes behind its end", SAVE)
-    _, _, _, _, _, length, begin, comment = END.unpack(end)
+    _, _, _, _, count, length, begin, comment = END.unpack(end)
     if comment:
         raise UnsafeError(f"{name} holds bytes behind its end", SAVE)
     if at >= LOCATOR.size + END64.size:
@@ -136,6 +136,8 @@ def _directory(file: IO[bytes], name: str) -> int:
             end64 = END64.unpack(file.read(END64.size))
             if locator[2] != at or end64[0] != b"PK\x06\x06":
                 raise UnreadableError(f"{name} is a damaged or truncated zip archive", AGAIN)
+            if {count, end64[7]} - {0xFFFF, end64[7]} or {length, end64[8], begin, end64[9]} - {MAX32, *end64[8:]}:
+                raise UnsafeError(f"{name} has two ends that point to two directories", SAVE)
             length, begin = end64[8], end64[9]
     if begin + length != at:
         raise UnsafeError(f"{name} has a directory of {length} bytes at {begin}, and its end stands at {at}", SAVE)

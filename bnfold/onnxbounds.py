@@ -52,14 +52,25 @@ def check_bounds(proto: onnx.ModelProto, name: str, limit: int) -> None:
         LimitError: It is nested too deep, has too many operators, or its tensors too many bytes.
         UnsupportedError: A tensor has an element type that bnfold does not know.
     """
-    graphs = list(_graphs(proto, name))
-    total = 0
-    for graph in graphs:
-        for tensor in _tensors(graph):
-            total += _check_tensor(tensor, name)
+    total = sum(_check_tensor(tensor, name) for tensor in every_tensor(proto, name))
     if total > limit:
         raise LimitError(f"the tensors of {name} have {total} bytes, more than {limit}", "Raise --max-bytes.")
     _check_calls(proto, name)
+
+
+def every_tensor(proto: onnx.ModelProto, name: str) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model, wherever it stands.
+
+    Raises:
+        LimitError: Bodies are nested too deep.
+    """
+    for graph in _graphs(proto, name):
+        yield from _tensors(graph)
+
+
+def nbytes_of(tensor: onnx.TensorProto) -> int:
+    """The bytes that the sizes of a tensor need."""
+    return (math.prod(int(size) for size in tensor.dims) * BITS.get(tensor.data_type, 0) + 7) // 8
 
 
 def _graphs(proto: onnx.ModelProto, name: str) -> Iterator[Any]:
@@ -100,7 +111,7 @@ def _tensors(graph: Any) -> Iterator[onnx.TensorProto]:
         sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
         sparse += list(attribute.sparse_tensors)
     for tensor in sparse:
-        yield from (tensor.values, tensor.indices)
+        yield from (part for part in (tensor.values, tensor.indices) if part.ByteSize())
 
 
 def _check_tensor(tensor: onnx.TensorProto, name: str) -> int:
@@ -127,7 +138,7 @@ def _check_tensor(tensor: onnx.TensorProto, name: str) -> int:
         return sum(len(text) for text in tensor.string_data)
     if bits is None:
         raise UnsupportedError(f"{shown} has the element type {tensor.data_type}", "Export it with another one.")
-    nbytes = (count * bits + 7) // 8
+    nbytes = nbytes_of(tensor)
     if tensor.data_location == TensorProto.EXTERNAL:
         return nbytes
     if tensor.HasField("raw_data"):
@@ -147,7 +158,7 @@ def _agreed(found: int, wanted: int, what: str, shown: str) -> None:
 def _check_place(tensor: onnx.TensorProto, shown: str) -> None:
     keys = [entry.key for entry in tensor.external_data]
     if len(keys) != len(set(keys)) or "location" not in keys:
-        raise UnsafeError(f"{shown} names the place of its external data {len(keys)} times over", AGAIN)
+        raise UnsafeError(f"{shown} names the place of its external data more than once, or not at all", AGAIN)
     for entry in tensor.external_data:
         if entry.key in ("offset", "length") and not NUMBER.fullmatch(entry.value):
             raise UnsafeError(f"{shown} has the {entry.key} '{printable(entry.value)}', which is no number", AGAIN)

@@ -17,6 +17,7 @@ from bnfold.specs import MAX_BYTES
 from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir
 
 AGAIN = "Download or export it again."
@@ -61,6 +62,7 @@ def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model,
     if not proto.graph.node:
         raise UnreadableError(f"{name} is an ONNX file without operators", "Export a model that computes something.")
     check_bounds(proto, name, limit)
+    folder = _check_external_data(proto, name)
     try:
         model = onnx_ir.serde.deserialize_model(proto)
     except NotImplementedError as error:
@@ -69,7 +71,8 @@ def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model,
         ) from error
     except Exception as error:  # onnx_ir wraps whatever a malformed proto made it trip over
         raise UnreadableError(f"{name} is a damaged ONNX file ({first_line(error)})", AGAIN) from error
-    _settle_external_data(model, name)
+    for tensor in external_tensors(model):
+        tensor.base_dir = folder
     return model, _settle_order(model, name)
 
 
@@ -101,26 +104,35 @@ def graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph]:
         yield from graph.subgraphs()
 
 
-def _settle_external_data(model: onnx_ir.Model, name: str) -> None:
+def _check_external_data(proto: onnx.ModelProto, name: str) -> str:
+    """Whether every tensor that lies in another file lies inside the model's folder, which is returned."""
+    from onnx import TensorProto
+
+    from bnfold.onnxbounds import every_tensor, nbytes_of
+
     folder = os.path.dirname(os.path.abspath(name))
     sizes: dict[str, int] = {}
-    for tensor in external_tensors(model):
-        location = os.fspath(tensor.location)
+    for tensor in every_tensor(proto, name):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        location, offset = said["location"], int(said.get("offset", 0))
+        needed = nbytes_of(tensor)
+        length = int(said.get("length", needed))
         if location not in sizes:
             sizes[location] = _contained_size(folder, location, name)
-        end = (tensor.offset or 0) + max(tensor.nbytes, tensor.length or 0)
-        if (tensor.offset or 0) < 0 or end > sizes[location]:
+        end = offset + max(needed, length)
+        if end > sizes[location]:
             raise UnreadableError(
                 f"'{printable(tensor.name)}' of {name} ends at byte {end} of '{printable(location)}', "
                 f"which has {sizes[location]}",
                 AGAIN,
             )
-        if tensor.length is not None and tensor.length < tensor.nbytes:
+        if length < needed:
             raise UnreadableError(
-                f"'{printable(tensor.name)}' of {name} has {tensor.length} bytes, and its shape needs {tensor.nbytes}",
-                AGAIN,
+                f"'{printable(tensor.name)}' of {name} has {length} bytes, and its shape needs {needed}", AGAIN
             )
-        tensor.base_dir = folder
+    return folder
 
 
 def _contained_size(folder: str, location: str, name: str) -> int:

@@ -87,7 +87,7 @@ def _read_ahead(opened: Opened) -> None:
         Tape(Claims(sizes, opened.name, opened.limit)).follow(data)
     except Refused as error:
         if error.damaged:
-            raise _damaged(opened.name, error) from error
+            raise UnreadableError(f"{opened.name} is damaged ({error})", "Download or save it again.") from error
         raise _unsafe(opened) from error
 
 

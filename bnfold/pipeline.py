@@ -132,7 +132,9 @@ def convert(
     from bnfold.export import check_writable
 
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    given = read_given(
+        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+    )
     options = TimingOptions(runtimes, threads, min_time)
     target = default_output(model) if output is None else Path(output)
     asked = open_measurement(data, metric, given)
@@ -197,7 +199,9 @@ def inspect(
     if isolate is not None:
         return isolated("inspect", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    given = read_given(
+        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+    )
     choices = Choices(norm_affine=norm_affine, duplicate=duplicate)
     unfolded, given, report = open_model(
         "inspect",
@@ -243,7 +247,7 @@ def verify(
     if isolate is not None:
         return isolated("verify", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
+    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
     asked = open_measurement(data, metric, given)
     (first, second), given, report = open_files(
         "verify",
@@ -288,7 +292,7 @@ def drift(
     if isolate is not None:
         return isolated("drift", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes)
     opened = open_data(data, given)
     unfolded, given, report = open_model(
         "drift",
@@ -327,7 +331,7 @@ def bench(
     if isolate is not None:
         return isolated("bench", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
+    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
     options = TimingOptions(runtimes, threads, min_time)
     check_options(runtimes, threads, min_time)
     (first, *second), given, report = open_files(

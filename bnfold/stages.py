@@ -21,7 +21,7 @@ from bnfold.plan import Plan
 from bnfold.preprocess import Preprocessing, Step, insert, raw
 from bnfold.report import FileInfo, Report, stored_bytes
 from bnfold.runners import ONNX_RUNTIMES, TORCH_RUNTIMES, count_operators, wrong_runtime
-from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
+from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
 from bnfold.subjects import OnnxSubject
 from bnfold.verify import verify as verify_models
 
@@ -72,6 +72,7 @@ def read_given(
     mean: ChannelNumbers | None = None,
     std: ChannelNumbers | None = None,
     scale: ChannelNumbers | None = None,
+    max_bytes: int | str = MAX_BYTES,
 ) -> Given:
     """Reads what is given as text or as a file.
 
@@ -81,7 +82,7 @@ def read_given(
     """
     return Given(
         specs=tuple(parse_input(spec) if isinstance(spec, str) else spec for spec in inputs),
-        data=load_input_data(input_data) if isinstance(input_data, (str, os.PathLike)) else input_data,
+        data=load_input_data(input_data, max_bytes) if isinstance(input_data, (str, os.PathLike)) else input_data,
         dynamic=tuple(parse_dynamic(dim) if isinstance(dim, str) else dim for dim in dynamic),
         conditions=tuple(parse_condition(text) for text in fail_on),
         seed=seed,

@@ -54,7 +54,9 @@ class Tape:
                 if step is None:
                     raise Refused(instruction.name)
                 step(self, argument)
-        except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise Refused("a name that is not ASCII") from error
+        except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
             raise Refused(first_line(error), damaged=True) from error
 
     def _push(self, value: Any) -> None:
