@@ -15,6 +15,7 @@ from bnfold.errors import (
     CheckFailed,
     InputError,
     InternalError,
+    LimitError,
     OutputError,
     UnreadableError,
     UnsafeError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bnfold.accuracy import Accuracy, accuracy
     from bnfold.bench import bench
     from bnfold.folding import Folded, fold
+    from bnfold.isolation import Limits
     from bnfold.latency import Timing
     from bnfold.pipeline import convert, drift
     from bnfold.plan import Plan, Site
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Accuracy": "accuracy",
     "Folded": "folding",
+    "Limits": "isolation",
     "Plan": "plan",
     "Report": "report",
     "Site": "plan",
@@ -60,6 +63,8 @@ __all__ = [
     "Folded",
     "InputError",
     "InternalError",
+    "LimitError",
+    "Limits",
     "OutputError",
     "Plan",
     "Reason",

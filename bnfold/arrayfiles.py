@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from bnfold.arrays import read_header
 from bnfold.batches import LABELS, Array, Batch, usual_rows
 from bnfold.errors import UnreadableError, UnsafeError
 from bnfold.feeds import InputDecl
@@ -92,6 +93,10 @@ class _Head:
     def row_bytes(self) -> int:
         return int(self.dtype.itemsize * math.prod(self.shape[1:]))
 
+    @property
+    def bytes(self) -> int:
+        return int(self.dtype.itemsize * math.prod(self.shape))
+
 
 class _Reading:
     """Turns what a damaged file makes NumPy and zipfile raise into words."""
@@ -111,7 +116,12 @@ class _Reading:
 
 def _head(archive: zipfile.ZipFile, key: str, name: str) -> _Head:
     with archive.open(f"{key}.npy") as file:
-        head = _read_head(file)
+        head = _Head(*read_header(file))
+    there = archive.getinfo(f"{key}.npy").file_size
+    if not head.dtype.hasobject and (head.bytes > there):
+        raise UnreadableError(
+            f"'{printable(key)}' of {name} is said to have {head.bytes} bytes, and {there} are there", "Write it again."
+        )
     if head.dtype.hasobject:
         raise UnsafeError(f"{name} holds pickled objects in '{printable(key)}'", "Save plain arrays of numbers.")
     if head.dtype.kind not in "biufc":
@@ -121,18 +131,11 @@ def _head(archive: zipfile.ZipFile, key: str, name: str) -> _Head:
     return head
 
 
-def _read_head(file: IO[bytes]) -> _Head:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return _Head(*np.lib.format.read_array_header_1_0(file))
-    return _Head(*np.lib.format.read_array_header_2_0(file))
-
-
 def _rows_of(name: str, key: str, head: _Head, stack: ExitStack) -> Callable[[int], Array]:
     """What returns the next rows of an array in a `.npz`; one stored column by column has to be read whole."""
     archive = stack.enter_context(zipfile.ZipFile(name))
     file = stack.enter_context(archive.open(f"{key}.npy"))
-    _read_head(file)
+    read_header(file)
     if head.fortran and len(head.shape) > 1:
         whole = np.frombuffer(_exactly(file, head.row_bytes * head.shape[0]), head.dtype)
         rows = iter(whole.reshape(head.shape, order="F"))

@@ -7,17 +7,17 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.errors import UnreadableError, UnsafeError, UsageError
-from bnfold.specs import written
+from bnfold.errors import LimitError, UnreadableError, UnsafeError, UsageError
+from bnfold.specs import MAX_BYTES, parse_bytes, written
 
 Array = NDArray[Any]
 
-LARGEST_DRAWN_VALUES = 2**31
+LARGEST_DRAWN_VALUES = 2**29  # 4 GB while they are drawn
 USUAL = "x"  # what data sets call the array that goes in, beside `y`
 
 
@@ -54,18 +54,22 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         return kind
 
 
-def load_input_data(path: str | os.PathLike[str]) -> dict[str, Array] | Array:
+def load_input_data(path: str | os.PathLike[str], max_bytes: int | str = MAX_BYTES) -> dict[str, Array] | Array:
     """The array of a `.npy` file, or the arrays of a `.npz` file by name; pickled objects are refused.
 
     Raises:
         UnreadableError: There is no such file, or it is damaged or something else.
         UnsafeError: It holds pickled objects.
+        LimitError: Its arrays have more bytes than allowed.
     """
+    limit = parse_bytes("--max-bytes", max_bytes)
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
             if not file.read(6).startswith((b"\x93NUMPY", b"PK\x03\x04")):
                 raise UnreadableError(f"{name} is neither a .npy nor a .npz file", "Write it with numpy.save or savez.")
+            file.seek(0)
+            _check_claims(file, name, limit)
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
@@ -81,6 +85,42 @@ def load_input_data(path: str | os.PathLike[str]) -> dict[str, Array] | Array:
     if not all(isinstance(array, np.ndarray) for array in arrays.values()) or not arrays:
         raise UnreadableError(f"{name} is a zip file without arrays", "Write it with numpy.savez.")
     return arrays
+
+
+def _check_claims(file: IO[bytes], name: str, limit: int) -> None:
+    """Whether the arrays of a file are as large as their headers say, and not larger than allowed in all."""
+    if file.read(1) == b"P":
+        with zipfile.ZipFile(file) as archive:
+            found = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            total = sum(info.file_size for info in found)
+            for info in found if total <= limit else ():
+                with archive.open(info) as member:
+                    _check_claim(member, info.file_size)
+    else:
+        total = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        _check_claim(file, total)
+    if total > limit:
+        raise LimitError(f"the arrays of {name} have {total} bytes, more than {limit}", "Raise --max-bytes.")
+
+
+def _check_claim(file: IO[bytes], size: int) -> None:
+    shape, _, dtype = read_header(file)
+    claimed = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and claimed > size:
+        raise ValueError(f"its header says {claimed} bytes, and there are {size}")
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape of an array in NumPy's format, whether it is stored column by column, and its dtype.
+
+    Raises:
+        ValueError: It is no such array.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
 
 
 def for_the_only_input(data: Mapping[str, Array], names: Sequence[str]) -> tuple[Mapping[str, Array], str]:

@@ -29,6 +29,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         The exit code.
     """
     wanted = Files.popped_from(arguments)
+    isolate, memory, seconds = (arguments.pop(name) for name in ("isolate", "max_memory", "max_time"))
     terminal = Terminal(
         verbosity=arguments.pop("verbose"),
         quiet=arguments.pop("quiet"),
@@ -47,6 +48,10 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             arguments["arch_args"] = parse_arch_args(arguments["arch_args"])
         if arguments.get("runtimes") is not None:
             arguments["runtimes"] = [name.strip() for name in arguments["runtimes"].split(",") if name.strip()]
+        if isolate or memory is not None or seconds is not None:
+            from bnfold.isolation import DEFAULT_SECONDS, Limits
+
+            arguments["isolate"] = Limits(memory, DEFAULT_SECONDS if seconds is None else seconds)
         for path in wanted.paths:
             check_writable(path, force=True)
             _check_report_file(path, arguments)

@@ -5,15 +5,19 @@
     ├── UsageError                  USAGE          2     the call itself is wrong
     ├── InputError                  INPUT          3     the input is unsafe or cannot be read
     │   ├── UnreadableError         UNREADABLE
-    │   └── UnsafeError             UNSAFE
+    │   ├── UnsafeError             UNSAFE
+    │   └── LimitError              LIMIT
     ├── UnsupportedError            UNSUPPORTED    4     understood, but not something bnfold can do
     ├── OutputError                 OUTPUT         5     the result cannot be written
     └── InternalError               BUG            6     a mistake in bnfold
 
-A message has two parts: what went wrong and where, and the one thing to do about it.
+A message has two parts: what went wrong and where, and the one thing to do about it. Names in it may come from a model
+file, so what cannot be printed is replaced when the error is made.
 """
 
 from __future__ import annotations
+
+from bnfold.wording import one_line
 
 
 class BnfoldError(Exception):
@@ -28,9 +32,9 @@ class BnfoldError(Exception):
     exit_code = 6
 
     def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
+        self.what = one_line(what)
+        self.hint = one_line(hint)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"error[{self.code}]: {self.what}" + (f"\n{self.hint}" if self.hint else "")
@@ -67,6 +71,12 @@ class UnsafeError(InputError):
     """Reading the input would run code or reach outside the named files."""
 
     code = "UNSAFE"
+
+
+class LimitError(InputError):
+    """The input asks for more memory, time or nesting than it may, or claims to hold more than it does."""
+
+    code = "LIMIT"
 
 
 class UnsupportedError(BnfoldError):

@@ -4,13 +4,15 @@ A file's content says what it is; its name says nothing. Nothing in a file is ru
 restricted unpickler with torch.nn's own layers allowed, ONNX and safetensors hold data only. What can only be opened by
 running what it holds is refused, unless the caller passes `trust_pickle`. There is no way from one to the other.
 
-    ONNX          protobuf                         data
+    ONNX          protobuf                         data, within bounds
     safetensors   JSON header + tensors            data; of a folded state dict also the recipe, in the header
-    checkpoint    zip with data.pkl                restricted unpickler
+    checkpoint    zip with data.pkl                pre-flight, restricted unpickler, then a look at what came out
     legacy        a bare pickle (torch before 1.6) trust
     TorchScript   zip with constants.pkl and code/ trust
-    .pt2          zip with archive_format          trust: torch.export.load evaluates its shape expressions as Python
-                                                   (sympy), and unpickles sample inputs, constants and custom objects
+    .pt2          zip with archive_format          trust: torch.export.load runs its guards and shape expressions as
+                                                   Python, and unpickles sample inputs, constants and custom objects
+
+A file is opened once: what was checked, hashed and read are the same bytes, or it is refused as changed.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ import hashlib
 import json
 import os
 import stat
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from bnfold.errors import UnreadableError, UsageError
-from bnfold.pickles import read_checkpoint, read_legacy, read_pickle, read_pt2, read_torchscript
+from bnfold.archive import check_archive, members
+from bnfold.errors import LimitError, UnreadableError, UsageError
+from bnfold.pickles import Opened, read_checkpoint, read_legacy, read_pickle, read_pt2, read_torchscript
+from bnfold.specs import MAX_BYTES, parse_bytes
 from bnfold.weights import STATE, fill, folded_in, unwrap
 from bnfold.wording import KNOWN_FORMATS, first_line
 
@@ -63,6 +66,7 @@ def load(
     arch: str | None = None,
     arch_args: Mapping[str, str] | None = None,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
     arch_may_be_superfluous: bool = False,
 ) -> Loaded:
     """Opens a model file of any format bnfold knows.
@@ -72,21 +76,28 @@ def load(
         arch: The code that builds the network, for files that hold weights only.
         arch_args: Keyword arguments of that code, as text.
         trust_pickle: Whether what the file holds may be run.
+        max_bytes: What the file, and all tensors in it together, may have at most: a number, or text like `"4GB"`.
         arch_may_be_superfluous: Whether a file that holds the network itself may be given an `arch`, which is not used.
 
     Raises:
         UsageError: `arch` is missing, superfluous or does not work.
         UnreadableError: There is no such file, or it is damaged, or in no known format.
-        UnsafeError: It can only be opened by running what it holds.
+        UnsafeError: It can only be opened by running what it holds, or two readers might see two things in it.
+        LimitError: It is larger than allowed, or claims to hold more than it does.
         InputError: The weights do not fit the network.
         UnsupportedError: It was understood, and bnfold cannot handle it.
     """
     name = os.fspath(path)
-    kind, digest, content, notes = _read(name, trust_pickle)
+    limit = parse_bytes("--max-bytes", max_bytes)
+    kind, digest, content, notes = _read(name, trust_pickle, limit)
     if kind in ("checkpoint", "legacy"):
         content, found = unwrap(content, name)
         notes = (*notes, *found)
         kind = "state-dict" if isinstance(content, Mapping) else "module"
+        if kind == "module" and not trust_pickle:
+            from bnfold.unpickled import check_module
+
+            check_module(content, name, limit)  # type: ignore[arg-type]
     if kind in ("state-dict", "safetensors"):
         module, found, is_folded = _build(content, name, arch, arch_args)
         return Loaded(module, kind, name, digest, (*notes, *found), is_folded)
@@ -107,7 +118,7 @@ def read_folded(path: str | os.PathLike[str]) -> FoldedState:
         UnsupportedError: A later version of bnfold wrote it.
     """
     name = os.fspath(path)
-    kind, _, content, _ = _read(name, trust=False)
+    kind, _, content, _ = _read(name, trust=False, limit=MAX_BYTES)
     folded = folded_in(content, name) if kind in ("checkpoint", "safetensors") else None
     if folded is None:
         raise UnreadableError(
@@ -117,12 +128,26 @@ def read_folded(path: str | os.PathLike[str]) -> FoldedState:
     return folded
 
 
-def _read(name: str, trust: bool) -> tuple[str, str, object, tuple[str, ...]]:
+def _read(name: str, trust: bool, limit: int) -> tuple[str, str, object, tuple[str, ...]]:
     """What kind of file it is, the digest of its bytes, what it holds, and notes."""
     with _opened(name) as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > limit:
+            raise LimitError(f"{name} has {before.st_size} bytes, more than {limit}", "Raise --max-bytes.")
         digest, kind = _sha256(file), _sniff(file, name)
+        listed = members(file, name) if kind in ("checkpoint", "pt2") else []
+        if listed:
+            check_archive(file, listed, name)
         file.seek(0)
-        return kind, digest, *_READERS[kind](file, name, trust)
+        content, notes = _READERS[kind](Opened(file, name, trust, limit, tuple(listed)))
+        after = os.fstat(file.fileno())
+        if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+            after.st_size,
+            after.st_mtime_ns,
+            after.st_ctime_ns,
+        ):
+            raise UnreadableError(f"{name} was changed while it was read", "Try again when it is complete.")
+        return kind, digest, content, notes
 
 
 @contextmanager
@@ -185,13 +210,9 @@ def _is_text(head: bytes) -> bool:
 
 
 def _sniff_zip(file: IO[bytes], name: str) -> str:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
-        raise UnreadableError(f"{name} is a damaged or truncated zip archive", "Download or save it again.") from error
-    inside = {member.partition("/")[2] for member in members}
-    if "archive_format" in inside or "serialized_exported_program.json" in members:
+    names = [info.filename for info in members(file, name)]
+    inside = {member.partition("/")[2] for member in names}
+    if "archive_format" in inside or "serialized_exported_program.json" in names:
         return "pt2"
     if "constants.pkl" in inside or any(member.startswith("code/") for member in inside):
         return "torchscript"
@@ -222,30 +243,31 @@ def _build(
     return module, restore_into(module, folded, name, arch), True
 
 
-def _read_onnx(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+def _read_onnx(opened: Opened) -> tuple[object, tuple[str, ...]]:
     from bnfold.onnxfile import read
 
-    return read(file.read(), name)
+    return read(opened.file.read(), opened.name, opened.limit)
 
 
-def _read_safetensors(file: IO[bytes], name: str, trust: bool) -> tuple[object, tuple[str, ...]]:
+def _read_safetensors(opened: Opened) -> tuple[object, tuple[str, ...]]:
     import safetensors.torch
 
     from bnfold.recipe import KEY
 
-    data = file.read()
+    data = opened.file.read()
     try:
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except Exception as error:  # the library raises several kinds for one thing: the file is damaged
         raise UnreadableError(
-            f"{name} is a damaged or truncated safetensors file ({first_line(error)})", "Download or save it again."
+            f"{opened.name} is a damaged or truncated safetensors file ({first_line(error)})",
+            "Download or save it again.",
         ) from error
     recipe = (header.get("__metadata__") or {}).get(KEY)
     return (tensors if recipe is None else {STATE: tensors, KEY: recipe}), ()
 
 
-_READERS: dict[str, Callable[[IO[bytes], str, bool], tuple[object, tuple[str, ...]]]] = {
+_READERS: dict[str, Callable[[Opened], tuple[object, tuple[str, ...]]]] = {
     "onnx": _read_onnx,
     "safetensors": _read_safetensors,
     "checkpoint": read_checkpoint,

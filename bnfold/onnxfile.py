@@ -1,8 +1,9 @@
 """The bytes of an ONNX file as a checked `onnx_ir.Model`, its external tensors mapped and not read.
 
 `onnx_ir` looks at where external data lies only when a tensor is first read, and not at all inside functions. So
-everything is looked at here, before any work: external data lies inside the model's folder and is as long as declared,
-every value that is read is produced once, and operators stand in an order in which they can run.
+everything is looked at here, before any work: sizes and depth are within bounds (`onnxbounds`), external data lies
+inside the model's folder and is as long as declared, every value that is read is produced once, and operators stand in
+an order in which they can run.
 """
 
 from __future__ import annotations
@@ -11,33 +12,43 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bnfold.errors import UnreadableError, UnsafeError, UnsupportedError
+from bnfold.errors import LimitError, UnreadableError, UnsafeError, UnsupportedError
+from bnfold.specs import MAX_BYTES
 from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir
 
 AGAIN = "Download or export it again."
+LARGEST_MESSAGE_BYTES = 2**31
 BESIDE = "Put the model and its data files into one folder, as plain files."
 
 
-def read(data: bytes, name: str) -> tuple[onnx_ir.Model, tuple[str, ...]]:
+def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """The model, and notes on what had to be put right.
 
     Args:
         data: The file's bytes.
         name: Its path: external data is looked up beside it.
+        limit: Bytes that all its tensors may have together.
 
     Raises:
         UnreadableError: It is damaged, or no ONNX model; or its external data is missing or too short.
         UnsafeError: Its external data lies outside its folder.
+        LimitError: It is too large, too deep, or claims to be.
         UnsupportedError: It uses a part of ONNX that onnx_ir cannot represent.
     """
     import onnx
     import onnx_ir
 
     from bnfold.mapped import share_mappings
+    from bnfold.onnxbounds import check_bounds
 
+    if len(data) >= LARGEST_MESSAGE_BYTES:
+        raise LimitError(
+            f"{name} has {len(data)} bytes, more than a protobuf message can have", "Export it with external data."
+        )
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -51,6 +62,8 @@ def read(data: bytes, name: str) -> tuple[onnx_ir.Model, tuple[str, ...]]:
         raise UnreadableError(f"{name} is a damaged or truncated ONNX file: it names no opset", AGAIN)
     if not proto.graph.node:
         raise UnreadableError(f"{name} is an ONNX file without operators", "Export a model that computes something.")
+    check_bounds(proto, name, limit)
+    folder = _check_external_data(proto, name)
     try:
         model = onnx_ir.serde.deserialize_model(proto)
     except NotImplementedError as error:
@@ -59,7 +72,8 @@ def read(data: bytes, name: str) -> tuple[onnx_ir.Model, tuple[str, ...]]:
         ) from error
     except Exception as error:  # onnx_ir wraps whatever a malformed proto made it trip over
         raise UnreadableError(f"{name} is a damaged ONNX file ({first_line(error)})", AGAIN) from error
-    _settle_external_data(model, name)
+    for tensor in external_tensors(model):
+        tensor.base_dir = folder
     share_mappings(model)
     return model, _settle_order(model, name)
 
@@ -103,26 +117,35 @@ def graphs(model: onnx_ir.Model) -> Iterator[onnx_ir.Graph]:
         yield from graph.subgraphs()
 
 
-def _settle_external_data(model: onnx_ir.Model, name: str) -> None:
+def _check_external_data(proto: onnx.ModelProto, name: str) -> str:
+    """Whether every tensor that lies in another file lies inside the model's folder, which is returned."""
+    from onnx import TensorProto
+
+    from bnfold.onnxbounds import every_tensor, nbytes_of
+
     folder = os.path.dirname(os.path.abspath(name))
     sizes: dict[str, int] = {}
-    for tensor in external_tensors(model):
-        location = os.fspath(tensor.location)
+    for tensor in every_tensor(proto, name):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        location, offset = said["location"], int(said.get("offset", 0))
+        needed = nbytes_of(tensor)
+        length = int(said.get("length", needed))
         if location not in sizes:
             sizes[location] = _contained_size(folder, location, name)
-        end = (tensor.offset or 0) + max(tensor.nbytes, tensor.length or 0)
-        if (tensor.offset or 0) < 0 or end > sizes[location]:
+        end = offset + max(needed, length)
+        if end > sizes[location]:
             raise UnreadableError(
                 f"'{printable(tensor.name)}' of {name} ends at byte {end} of '{printable(location)}', "
                 f"which has {sizes[location]}",
                 AGAIN,
             )
-        if tensor.length is not None and tensor.length < tensor.nbytes:
+        if length < needed:
             raise UnreadableError(
-                f"'{printable(tensor.name)}' of {name} has {tensor.length} bytes, and its shape needs {tensor.nbytes}",
-                AGAIN,
+                f"'{printable(tensor.name)}' of {name} has {length} bytes, and its shape needs {needed}", AGAIN
             )
-        tensor.base_dir = folder
+    return folder
 
 
 def _contained_size(folder: str, location: str, name: str) -> int:
@@ -133,6 +156,8 @@ def _contained_size(folder: str, location: str, name: str) -> int:
         raise UnsafeError(shown, BESIDE)
     if not _inside(os.path.realpath(path), os.path.realpath(folder)):
         raise UnsafeError(f"{shown} (it is a link)", BESIDE)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UnsafeError(f"the external data of {name} is not a regular file: '{printable(location)}'", BESIDE)
     if not os.path.isfile(path):
         raise UnreadableError(f"{name} needs the file '{printable(location)}' beside it, and there is none", BESIDE)
     status = os.stat(path)

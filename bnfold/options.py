@@ -19,6 +19,7 @@ DEVICES = ("cpu", "cuda")
 RUNTIMES = ("ort", "ort-as-written", "torch", "torch-compile", "openvino")
 METRICS = ("top1", "top5")
 MIN_TIME_S = 2.0
+MAX_BYTES = "32GB"
 
 
 def option(*names: str, text: str, metavar: str | None = None, choices: tuple[str, ...] = (), **more: Any) -> Any:
@@ -113,6 +114,30 @@ Opset = Annotated[
 Seed = Annotated[int, option("--seed", metavar="N", text="Of the drawn inputs.")]
 TrustPickle = Annotated[
     bool, option("--trust-pickle", text="Run the code a file may hold. Only for files you would run as programs.")
+]
+MaxBytes = Annotated[
+    str,
+    option(
+        "--max-bytes",
+        metavar="SIZE",
+        text="Refuse a file of more bytes, or whose tensors have more together, like 500MB or 8GB.",
+    ),
+]
+Isolate = Annotated[
+    bool,
+    option("--isolate", text="Work in a process of its own, with limits of memory and time; what exceeds them is 3."),
+]
+MaxMemory = Annotated[
+    str | None,
+    option(
+        "--max-memory",
+        metavar="SIZE",
+        text="The memory of that process, like 4GB; three quarters of the machine's if absent. Implies --isolate.",
+    ),
+]
+MaxTime = Annotated[
+    float | None,
+    option("--max-time", metavar="SECONDS", text="The time it may take; 600 if absent. Implies --isolate."),
 ]
 Duplicate = Annotated[
     str,

@@ -18,10 +18,11 @@ from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
 from bnfold.devices import require_device
+from bnfold.isolation import Limits, isolated
 from bnfold.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report
-from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec
+from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec
 from bnfold.spill import LARGE_BYTES, Spill
 from bnfold.stages import (
     Data,
@@ -60,6 +61,8 @@ def convert(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     leftover: str = "keep",
     norm_affine: bool = False,
     duplicate: str = "auto",
@@ -98,6 +101,8 @@ def convert(
         opset: The ONNX opset; None takes torch's default.
         seed: Of the drawn inputs.
         trust_pickle: Whether code in the file may run.
+        max_bytes: What the file, and its tensors together, may have at most, as a number or like `"8GB"`.
+        isolate: Limits of memory and time for a process of its own that does the work; None does it here.
         leftover: What a BatchNorm that must stay becomes: `"keep"` as it is, `"affine"` Mul and Add (a single Add where
             its scale can go elsewhere), `"conv"` a depthwise 1×1 Conv. The last two for ONNX only.
         norm_affine: Whether the scale and bias of LayerNormalization, RMSNormalization, GroupNormalization and
@@ -132,10 +137,14 @@ def convert(
     Raises:
         BnfoldError: Something went wrong; the output is as it was.
     """
+    if isolate is not None:
+        return isolated("convert", locals())
     from bnfold.export import check_writable
 
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    given = read_given(
+        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+    )
     options = TimingOptions(runtimes, threads, min_time, device)
     target = default_output(model) if output is None else Path(output)
     asked = open_measurement(data, metric, given)
@@ -151,7 +160,7 @@ def convert(
     check_renewal(target, form, renewal)
     if bench:
         require_device(device, "ONNX" if form == "onnx" else "PyTorch", runtimes or ())
-    source = Source(model, arch, arch_args, trust_pickle, opset)
+    source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
     if form == "onnx":
         work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force, renewal=renewal)
     else:
@@ -190,6 +199,8 @@ def inspect(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     norm_affine: bool = False,
     duplicate: str = "auto",
     fail_on: Sequence[str] = (),
@@ -200,11 +211,23 @@ def inspect(
 
     The arguments are those of `convert`.
     """
+    if isolate is not None:
+        return isolated("inspect", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    given = read_given(
+        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+    )
     choices = Choices(norm_affine=norm_affine, duplicate=duplicate)
     unfolded, given, report = open_model(
-        "inspect", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
+        "inspect",
+        model,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        opset=opset,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
@@ -232,6 +255,8 @@ def verify(
     input_data: StrPath | Data | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     data: DataSource | None = None,
@@ -241,11 +266,21 @@ def verify(
     progress: Progress | None = None,
 ) -> Report:
     """Compares two model files, whoever made the second. Arguments as for `convert`; `arch` is for both."""
+    if isolate is not None:
+        return isolated("verify", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
+    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
     asked = open_measurement(data, metric, given)
     (first, second), given, report = open_files(
-        "verify", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
+        "verify",
+        before,
+        after,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     report = verified(report, first, second, given, rtol, atol, tell)
     if asked and report.verification is not None and report.verification.inputs:  # both take the same inputs
@@ -267,6 +302,8 @@ def drift(
     opset: int | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     fail_on: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -274,11 +311,21 @@ def drift(
 
     The arguments are those of `convert`; the data needs no labels.
     """
+    if isolate is not None:
+        return isolated("drift", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale)
+    given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes)
     opened = open_data(data, given)
     unfolded, given, report = open_model(
-        "drift", model, given, tell, arch=arch, arch_args=arch_args, opset=opset, trust_pickle=trust_pickle
+        "drift",
+        model,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        opset=opset,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     unfolded, report, _ = preprocessed(unfolded, report, given)
     return judged(drifted(report, unfolded, opened, tell), given)
@@ -294,6 +341,8 @@ def bench(
     input_data: StrPath | Data | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
+    max_bytes: int | str = MAX_BYTES,
+    isolate: Limits | None = None,
     runtimes: Sequence[str] | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -303,12 +352,22 @@ def bench(
     progress: Progress | None = None,
 ) -> Report:
     """Times two model files against each other, or one against itself. Arguments as for `verify`."""
+    if isolate is not None:
+        return isolated("bench", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed)
+    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
     options = TimingOptions(runtimes, threads, min_time, device)
     check_options(runtimes, threads, min_time, device)
     (first, *second), given, report = open_files(
-        "bench", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
+        "bench",
+        before,
+        after,
+        given,
+        tell,
+        arch=arch,
+        arch_args=arch_args,
+        trust_pickle=trust_pickle,
+        max_bytes=max_bytes,
     )
     other = second[0] if second else None
     report = timed(report, first, other, given, options, tell)

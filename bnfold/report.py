@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from bnfold.picture.picture import Picture
 from bnfold.plan import Plan
 from bnfold.recalibrate import Recalibration
 from bnfold.verify import Verdict
+from bnfold.wording import inert, to_json
 
 SCHEMA = 1
 
@@ -114,7 +114,11 @@ class Report:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as `--json` prints it (schema 1)."""
+        """The report as `--json` prints it (schema 1); what cannot be printed in names is replaced."""
+        data: dict[str, Any] = inert(self._data())
+        return data
+
+    def _data(self) -> dict[str, Any]:
         source, output = self.source, self.output
         after = self.operators_after
         run: dict[str, Any] = {
@@ -151,12 +155,10 @@ class Report:
 
 def run_text(run: dict[str, Any]) -> str:
     """A run as `--json` writes it."""
-    plain = {key: value for key, value in run.items() if key != "picture"}
-    text = json.dumps(plain, indent=2, allow_nan=False)
+    text = to_json({key: value for key, value in run.items() if key != "picture"})
     if "picture" in run:
-        picture = json.dumps(run["picture"], separators=(",", ":"), allow_nan=False)
-        text = f'{text[:-2]},\n  "picture": {picture}\n}}'
-    return text + "\n"
+        text = f'{text[:-3]},\n  "picture": {to_json(run["picture"], compact=True)[:-1]}\n}}\n'
+    return text
 
 
 def version() -> str:

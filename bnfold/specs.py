@@ -15,6 +15,11 @@ DTYPES = (
 )
 _DIMS = re.compile(r"\d{1,9}(?:\s*(?P<sign>[x×,])\s*\d{1,9}(?:\s*(?P=sign)\s*\d{1,9})*)?")
 
+_BYTES = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,6})?)\s*(?P<unit>[kMGT]?)i?B?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+MAX_BYTES = 32 * 10**9  # of a model, unless the caller says otherwise
+
 ChannelValues = Mapping[str | None, tuple[float, ...]]  # by input; None for the only one there is
 ChannelNumbers = float | str | Sequence[float] | Sequence[str] | Mapping[str, float | Sequence[float]]
 
@@ -141,6 +146,19 @@ def _not_numbers(flag: str, given: object) -> UsageError:
         f"--{flag} {given!r} is not [NAME:]NUMBER,NUMBER,...",
         "Write it like 0.485,0.456,0.406, one number per channel, a single 0.5 for all, or image:0.5 for one input.",
     )
+
+
+def parse_bytes(flag: str, given: int | str) -> int:
+    """Reads a number of bytes, `500MB` or `8G` for short.
+
+    Raises:
+        UsageError: It does not read, or is not positive.
+    """
+    match = _BYTES.fullmatch(str(given).strip())
+    count = 0 if match is None else int(float(match["number"]) * _UNITS[match["unit"].lower()])
+    if count < 1:
+        raise UsageError(f"{flag} {given!r} is no number of bytes", "Write it like 500MB, 8GB or 8000000000.")
+    return count
 
 
 def written(shape: Sequence[int | None]) -> str:

@@ -22,7 +22,7 @@ from bnfold.plan import Plan
 from bnfold.preprocess import Preprocessing, Step, insert, raw
 from bnfold.report import FileInfo, Report
 from bnfold.runners import ONNX_RUNTIMES, TORCH_RUNTIMES, count_operators, wrong_runtime
-from bnfold.specs import ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
+from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
 from bnfold.subjects import OnnxSubject
 from bnfold.verify import verify as verify_models
 
@@ -74,6 +74,7 @@ def read_given(
     mean: ChannelNumbers | None = None,
     std: ChannelNumbers | None = None,
     scale: ChannelNumbers | None = None,
+    max_bytes: int | str = MAX_BYTES,
 ) -> Given:
     """Reads what is given as text or as a file.
 
@@ -83,7 +84,7 @@ def read_given(
     """
     return Given(
         specs=tuple(parse_input(spec) if isinstance(spec, str) else spec for spec in inputs),
-        data=load_input_data(input_data) if isinstance(input_data, (str, os.PathLike)) else input_data,
+        data=load_input_data(input_data, max_bytes) if isinstance(input_data, (str, os.PathLike)) else input_data,
         dynamic=tuple(parse_dynamic(dim) if isinstance(dim, str) else dim for dim in dynamic),
         conditions=tuple(parse_condition(text) for text in fail_on),
         seed=seed,
@@ -101,12 +102,13 @@ def open_model(
     arch_args: Mapping[str, str] | None,
     opset: int | None,
     trust_pickle: bool,
+    max_bytes: int | str,
 ) -> tuple[onnx_ir.Model, Given, Report]:
     """The unfolded model as ONNX, the data by the names of its inputs, and a report with nothing measured yet."""
     tell("loading", None)
     from bnfold.load import load
 
-    loaded = load(model, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle)
+    loaded = load(model, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle, max_bytes=max_bytes)
     unfolded, notes = loaded.model, loaded.notes
     if loaded.format != "onnx" or given.dynamic or opset is not None:
         tell("exporting", None)
@@ -167,6 +169,7 @@ def open_files(
     arch: str | None,
     arch_args: Mapping[str, str] | None,
     trust_pickle: bool,
+    max_bytes: int | str,
 ) -> tuple[tuple[object, ...], Given, Report]:
     """One or two files as something to run, the data by the names of the inputs, and a report with nothing measured."""
     tell("loading", None)
@@ -174,7 +177,14 @@ def open_files(
 
     paths = [before] if after is None else [before, after]
     loaded = [
-        load(path, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle, arch_may_be_superfluous=True)
+        load(
+            path,
+            arch=arch,
+            arch_args=arch_args,
+            trust_pickle=trust_pickle,
+            max_bytes=max_bytes,
+            arch_may_be_superfluous=True,
+        )
         for path in paths
     ]
     if arch is not None and not any(each.format in ("state-dict", "safetensors") for each in loaded):

@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from bnfold.errors import BnfoldError, InternalError, OutputError, UnsupportedError, UsageError
 from bnfold.interrupts import exit_code
-from bnfold.wording import printable
+from bnfold.wording import one_line, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PROGRESS_DELAY_S = 0.7  # what is over sooner needs no progress bar
-
-LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Terminal:
     def error(self, error: BnfoldError) -> None:
         """Prints an error as one line of what and one line of what to do; with -vv, its traceback before."""
         if self.verbosity > 1 and error.__traceback__ is not None:
-            write(sys.stderr, "".join(traceback.format_exception(error)))
+            write(sys.stderr, printable_lines("".join(traceback.format_exception(error))))
         print_error(error, color=self.color)
 
     def show(self, draw: Callable[[Console], None]) -> None:
@@ -131,7 +129,7 @@ def make_console(stream: TextIO, *, color: bool, like: TextIO | None = None) -> 
 
 def print_error(error: BnfoldError, *, color: bool = True) -> None:
     """Prints `error[CODE]: what` and the hint on stderr, each on one line of its own."""
-    lines = [_one_line(f"error[{error.code}]: {error.what}"), _one_line(error.hint)]
+    lines = [one_line(f"error[{error.code}]: {error.what}"), error.hint]
     if color and _is_terminal(sys.stderr) and not os.environ.get("NO_COLOR"):
         label, _, rest = lines[0].partition(" ")
         lines[0] = f"\x1b[1;31m{label}\x1b[0m {rest}"
@@ -205,7 +203,3 @@ def _forget(stream: TextIO) -> None:
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
-
-
-def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()), LONGEST_LINE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import InputError, UnreadableError, UnsupportedError
+from bnfold.errors import InputError, LimitError, UnreadableError, UnsupportedError
 from bnfold.recipe import DAMAGED, KEY, PREFIX, parse, parse_json
 from bnfold.wording import listed, printable
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 STATE = "state_dict"  # where a folded checkpoint keeps its tensors, beside its recipe
 WRAPPERS = ("model", "state_dict", "model_state_dict", "ema", "model_ema", "state_dict_ema", "net")
 PREFIXES = ("module", "_orig_mod")
+DEEPEST_WRAPPING = 10
 
 
 def unwrap(content: object, path: str) -> tuple[object, tuple[str, ...]]:
@@ -29,6 +30,7 @@ def unwrap(content: object, path: str) -> tuple[object, tuple[str, ...]]:
 
     Raises:
         UnsupportedError: It holds neither.
+        LimitError: They are wrapped in each other without an end.
     """
     import torch
 
@@ -38,6 +40,10 @@ def unwrap(content: object, path: str) -> tuple[object, tuple[str, ...]]:
         if not wrappers:
             break
         others = f" (it also holds {listed(wrappers[1:])})" if wrappers[1:] else ""
+        if len(notes) == DEEPEST_WRAPPING:
+            raise LimitError(
+                f"{path} wraps its state dict more than {DEEPEST_WRAPPING} times", "Save the inner one alone."
+            )
         notes.append(f"took '{wrappers[0]}' of the checkpoint{others}")
         content = content[wrappers[0]]
     if isinstance(content, torch.nn.Module):

@@ -47,6 +47,7 @@ class Source:
         arch_args: Keyword arguments of that code.
         trust_pickle: Whether code in the file may run.
         opset: The ONNX opset to export.
+        max_bytes: What the file, and its tensors together, may have at most.
     """
 
     path: StrPath
@@ -54,6 +55,7 @@ class Source:
     arch_args: Mapping[str, str] | None
     trust_pickle: bool
     opset: int | None
+    max_bytes: int | str
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def to_onnx(
         arch_args=source.arch_args,
         opset=source.opset,
         trust_pickle=source.trust_pickle,
+        max_bytes=source.max_bytes,
     )
     unfolded, report, steps = preprocessed(opened, report, given)
     from bnfold.export import staged
@@ -217,7 +220,13 @@ def _open_torch(source: Source, given: Given, tell: Progress) -> tuple[Loaded, E
     tell("loading", None)
     from bnfold.load import load
 
-    loaded = load(source.path, arch=source.arch, arch_args=source.arch_args, trust_pickle=source.trust_pickle)
+    loaded = load(
+        source.path,
+        arch=source.arch,
+        arch_args=source.arch_args,
+        trust_pickle=source.trust_pickle,
+        max_bytes=source.max_bytes,
+    )
     tell("exporting", None)
     from bnfold.examples import required_inputs
     from bnfold.programs import count_nodes, export_loaded, program_inputs

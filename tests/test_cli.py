@@ -597,7 +597,7 @@ def test_the_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
-    printing = {"json_file", "verbose", "quiet", "no_color", "no_progress"}
+    printing = {"json_file", "verbose", "quiet", "no_color", "no_progress"} | {"max_memory", "max_time"}
     for command in app.registered_commands:
         assert command.callback is not None
         if command.callback.__name__ == "explain":

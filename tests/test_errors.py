@@ -13,6 +13,7 @@ from bnfold.errors import (
     CheckFailed,
     InputError,
     InternalError,
+    LimitError,
     OutputError,
     UnreadableError,
     UnsafeError,
@@ -27,6 +28,7 @@ TREE: dict[type[BnfoldError], tuple[type[Exception], str, int]] = {
     InputError: (BnfoldError, "INPUT", 3),
     UnreadableError: (InputError, "UNREADABLE", 3),
     UnsafeError: (InputError, "UNSAFE", 3),
+    LimitError: (InputError, "LIMIT", 3),
     UnsupportedError: (BnfoldError, "UNSUPPORTED", 4),
     OutputError: (BnfoldError, "OUTPUT", 5),
     InternalError: (BnfoldError, "BUG", 6),
@@ -66,3 +68,8 @@ def test_one_except_clause_catches_them_all() -> None:
     for error in TREE:
         with pytest.raises(BnfoldError, match=re.escape(f"error[{error.code}]: x")):
             raise error("x")
+
+
+def test_what_cannot_be_printed_never_gets_into_a_message() -> None:
+    error = UnsafeError("a\x1b[2Jb\nc\u202ed", "do\x07\ud800")
+    assert str(error) == "error[UNSAFE]: a\ufffd[2Jb c\ufffdd\ndo\ufffd\ufffd"

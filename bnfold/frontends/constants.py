@@ -23,6 +23,8 @@ from bnfold.frontends.evaluate import IMPURE, MOVING, evaluated, normalised, sta
 from bnfold.frontends.targets import settled_target, take_sizes
 
 ROUNDING = {"Cast", "CastLike", "Constant", "ConstantOfShape", "EyeLike", "Shape", "Size"}  # they name their type
+ALLOWED = 1 << 27  # elements that all constants of a graph may make together,
+ALLOWED_PER_STORED = 16  # and so many more for each that is stored
 FIRST_WITH_CONSTANTS = 4  # before this IR version, every initializer had to be a graph input as well
 
 
@@ -63,6 +65,8 @@ class Folder:
         self._norms: list[ir.Node] = []
         self._origins: dict[ir.Value, set[ir.Node]] = {}  # the BatchNorms that a folded constant went through
         self._exact: dict[ir.Value, Array] = {}  # folded constants before they were rounded
+        stored_elements = sum(v.const_value.size for v in graph.initializers.values() if v.const_value is not None)
+        self._left = ALLOWED + ALLOWED_PER_STORED * stored_elements  # elements that may still be made
 
     def run(self) -> None:
         """Fold every node that can be, in topological order."""
@@ -107,7 +111,7 @@ class Folder:
             return self._cast_like(node)
         if node.op_type in IMPURE or not node.inputs or not all(v is None or self.is_const(v) for v in node.inputs):
             return None
-        if bodies(node) or not only_output(node):
+        if bodies(node) or not only_output(node) or self._left < 0:
             return None
         wide = node.op_type not in ROUNDING and (
             node.op_type not in MOVING or any(v in self._exact for v in node.inputs)
@@ -143,6 +147,7 @@ class Folder:
 
     def _replace_by_array(self, node: ir.Node, array: NDArray[Any]) -> None:
         """Put what a node makes of constants in its place, rounded to the type it declares."""
+        self._left -= array.size
         declared, exact = self._declared(node), None
         dtype = ir.DataType.from_numpy(array.dtype)
         if declared is not None and declared.numpy() == array.dtype:

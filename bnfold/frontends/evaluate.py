@@ -12,8 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 from bnfold.affine import batch_norm_affine
 from bnfold.frontends.context import attr, not_at_inference
+from bnfold.frontends.growth import result_size
 
-LARGEST = 1 << 26  # elements of a folded result; an Expand may ask for any number
+LARGEST = 1 << 26  # elements of a folded result
 IMPURE = {
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Dropout",
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan",
@@ -32,22 +33,6 @@ MOVING = {
     "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
     "Unsqueeze",
 }  # fmt: skip
-GROWING = {"Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Pad", "OneHot", "EyeLike"}
-
-
-def _result_size(node: ir.Node, arrays: Sequence[NDArray[Any] | None]) -> int | None:
-    """An upper bound on the number of elements, before anything is computed."""
-    if node.op_type in GROWING:
-        known = node.outputs[0].shape
-        if known is not None and known.is_static():
-            return int(np.prod(known.numpy(), dtype=np.float64))
-        target = arrays[-1] if node.op_type in ("Expand", "ConstantOfShape") else None
-        return (
-            None
-            if target is None
-            else int(np.prod(target, dtype=np.float64)) * max(a.size for a in arrays if a is not None)
-        )
-    return 0
 
 
 def evaluated(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) -> NDArray[Any] | None:
@@ -58,21 +43,27 @@ def evaluated(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) 
         arrays: Its operands; floats may be given as float64, then the result is float64 as well.
         opset: The version of the standard operators.
     """
-    size = _result_size(node, arrays)
+    size = result_size(node, arrays)
     if size is None or size > LARGEST:
         return None
-    direct = DIRECT.get(node.op_type)
-    if direct is not None and all(a is not None for a in arrays):
-        return direct(node, *arrays)
-    proto = ir.serde.serialize_node(node)
-    feeds = {v.name or "": a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
     try:
-        [result] = ReferenceEvaluator(proto, opsets={"": opset}).run(None, feeds)
+        with np.errstate(all="ignore"):
+            result = _computed(node, arrays, opset)
     except Exception:  # whatever the reference cannot do stays as it is: folding is never owed
         return None
     if not isinstance(result, (np.ndarray, np.generic)) or result.dtype.kind in "OUS":
         return None  # a sequence, or strings
     return np.asarray(result)
+
+
+def _computed(node: ir.Node, arrays: Sequence[NDArray[Any] | None], opset: int) -> Any:
+    direct = DIRECT.get(node.op_type)
+    if direct is not None and all(a is not None for a in arrays):
+        return direct(node, *arrays)
+    proto = ir.serde.serialize_node(node)
+    feeds = {v.name or "": a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
+    [result] = ReferenceEvaluator(proto, opsets={"": opset}).run(None, feeds)
+    return result
 
 
 def _reshaped(x: NDArray[Any], shape: NDArray[Any], allow_zero: bool) -> NDArray[Any]:

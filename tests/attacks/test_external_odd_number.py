@@ -1,0 +1,18 @@
+"""An offset in a spelling that readers disagree about."""
+
+from __future__ import annotations
+
+import hostile_onnx as ho
+from stage import Attack
+
+
+def test_external_odd_number(attack: Attack) -> None:
+    attack.write("w.data", bytes(24))
+    attack.write("model.onnx", ho.with_weight(ho.external("w.data", offset="1_0")))
+    attack.refused(
+        "inspect",
+        "model.onnx",
+        says=(
+            "error[UNSAFE]: 'w' of model.onnx has the offset '1_0', which is no number\nDownload or export it again.\n"
+        ),
+    )

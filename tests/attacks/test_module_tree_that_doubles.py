@@ -1,0 +1,24 @@
+"""Forty modules, each twice in the next: a million million places."""
+
+from __future__ import annotations
+
+import hostile_pickles as hp
+from stage import Attack
+from torch import nn
+
+
+def test_module_tree_that_doubles(attack: Attack) -> None:
+    net = hp.network()
+    for _ in range(40):
+        net = nn.Sequential(net, net)
+    attack.write("model.pt", hp.saved(net))
+    attack.refused(
+        "inspect",
+        "model.pt",
+        "--input",
+        "1x1x4x4",
+        says=(
+            "error[LIMIT]: model.pt holds modules nested deeper than 100, or more than 100000 of them\n"
+            "Save model.state_dict() instead and pass --arch.\n"
+        ),
+    )

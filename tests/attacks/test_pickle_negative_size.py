@@ -1,0 +1,20 @@
+"""A tensor with a size of -1."""
+
+from __future__ import annotations
+
+import hostile_pickles as hp
+from stage import Attack
+
+
+def test_pickle_negative_size(attack: Attack) -> None:
+    attack.write("model.pt", hp.archive(hp.pickled(hp.tensor(hp.storage(), (-1,), (1,))), {"0": bytes(4)}))
+    attack.refused(
+        "inspect",
+        "model.pt",
+        *hp.ARCH,
+        says=(
+            "error[UNSAFE]: model.pt is pickled and holds instructions that torch.save does not write\n"
+            "Save model.state_dict() instead and pass --arch. Only if you trust whoever made it, pass "
+            "--trust-pickle: that runs what the file holds.\n"
+        ),
+    )

@@ -1,0 +1,22 @@
+"""A member whose path leads out of the archive."""
+
+from __future__ import annotations
+
+import hostile_pickles as hp
+import hostile_zips as hz
+from stage import Attack
+
+
+def test_zip_path_upwards(attack: Attack) -> None:
+    data = hp.saved(hp.network().state_dict())
+    data = hz.appended(data, "archive/../../secret", b"x")
+    attack.write("model.pt", data)
+    attack.refused(
+        "inspect",
+        "model.pt",
+        *hp.ARCH,
+        says=(
+            "error[UNSAFE]: model.pt holds a member with the path 'archive/../../secret'\n"
+            "Save it again with today's torch.save.\n"
+        ),
+    )

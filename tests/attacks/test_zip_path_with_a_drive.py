@@ -1,0 +1,21 @@
+"""A member whose path begins with a drive."""
+
+from __future__ import annotations
+
+import hostile_pickles as hp
+import hostile_zips as hz
+from stage import Attack
+
+
+def test_zip_path_with_a_drive(attack: Attack) -> None:
+    data = hp.saved(hp.network().state_dict())
+    data = hz.appended(data, "C:/secret", b"x")
+    attack.write("model.pt", data)
+    attack.refused(
+        "inspect",
+        "model.pt",
+        *hp.ARCH,
+        says=(
+            "error[UNSAFE]: model.pt holds a member with the path 'C:/secret'\nSave it again with today's torch.save.\n"
+        ),
+    )
