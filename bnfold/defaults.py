@@ -57,6 +57,8 @@ def defaults(flags: Flags, folder: str | os.PathLike[str] = ".") -> dict[str, di
 
 def _table(path: Path) -> Mapping[str, Any] | None:
     """The table of a file that is for bnfold; None where there is none."""
+    if not path.is_file():  # a pipe of that name would be waited for
+        return None
     try:
         with path.open("rb") as file:
             content: Mapping[str, Any] = tomli.load(file)
