@@ -135,6 +135,7 @@ LONGER_BECAUSE = {
     "layout.py": "one data structure and the rearrangements of it",
     "load.py": "the one file that opens files; each kind is next to the others",
     "options.py": "every flag of the command line, one definition each",
+    "page/sections.py": "one short function per section of the page",
     "pipeline.py": "one function per command, most lines say what its arguments mean",
     "recipe.py": "the vocabulary, and the one reader that holds files to it",
     "render.py": "one short function per section of the report",

@@ -476,8 +476,9 @@ def test_json_to_stdout_is_json_and_nothing_else(model: str, folder: Path, capsy
     assert err == ""
     made = json.loads(out)
     assert list(made) == [
-        *("schema", "bnfold", "source", "output", "counts", "sites", "verification", "benchmark"),
-        *("accuracy", "drift", "recalibration", "environment"),
+        *("schema", "bnfold", "command", "passed", "failures", "conditions", "source", "output", "rejected"),
+        *("counts", "sites", "affines", "operators", "verification", "benchmark"),
+        *("accuracy", "drift", "recalibration", "notes", "environment", "picture"),
     ]
     assert made["counts"]["folded"] == 1
     assert made["output"]["sha256"] == files(folder)["model.folded.onnx"]
@@ -597,14 +598,15 @@ def test_the_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
-    printing = {"json_file", "verbose", "quiet", "no_color", "no_progress"} | {"max_memory", "max_time"}
+    printing = {"json_file", "verbose", "quiet", "no_color", "no_progress"}
+    printing |= {"html_file", "markdown_file", "github", "junit_file", "graph_file", "max_memory", "max_time"}
     for command in app.registered_commands:
         assert command.callback is not None
-        if command.callback.__name__ == "explain":
+        if command.callback.__name__ in ("explain", "report"):
             continue
         ours = inspect.signature(command.callback).parameters
         theirs = inspect.signature(getattr(pipeline, command.callback.__name__)).parameters
-        assert set(ours) - printing == set(theirs) - {"progress"}
+        assert set(ours) - printing == set(theirs) - {"progress", "picture"}
         for name in set(ours) - printing:
             default = ours[name].default
             if default is not None:

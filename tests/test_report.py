@@ -23,8 +23,9 @@ from bnfold.report import FileInfo, Report, environment, version
 def test_the_json_is_the_contracts() -> None:
     made = reports.report().to_dict()
     assert list(made) == [
-        *("schema", "bnfold", "source", "output", "counts", "sites", "verification", "benchmark"),
-        *("accuracy", "drift", "recalibration", "environment"),
+        *("schema", "bnfold", "command", "passed", "failures", "conditions", "source", "output", "rejected"),
+        *("counts", "sites", "affines", "operators", "verification", "benchmark"),
+        *("accuracy", "drift", "recalibration", "notes", "environment"),
     ]
     assert made["schema"] == 1
     assert made["source"] == {"path": "model.pt", "format": "state-dict", "sha256": "aa"}

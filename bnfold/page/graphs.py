@@ -63,15 +63,17 @@ def to_svg(nodes: Nodes) -> str:
         lines.append(
             f'<g transform="translate({left:.1f} {top:.1f})"><title>{_text(node["name"])}</title>'
             f'<rect width="{wide:.1f}" height="{HEIGHT}" rx="5" fill="{fill}" stroke="{line}"{dash}/>'
-            f'<g text-anchor="middle"><text x="{wide / 2:.1f}" y="14" font-size="12" font-weight="600" fill="#15191e">'
-            f"{_text(text[0])}</text>"
-            + "".join(
-                f'<text x="{wide / 2:.1f}" y="{y}" font-size="10.5" fill="#56616d">{_text(line)}</text>'
-                for y, line in zip((27, 40), text[1:], strict=False)
-            )
-            + "</g></g>"
+            + "".join(_row(line, index, wide, len(text)) for index, line in enumerate(text))
+            + "</g>"
         )
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _row(line: str, index: int, width: float, count: int) -> str:
+    """A line of text in a box; the first is the operator."""
+    look = 'font-size="12" font-weight="600" fill="#15191e"' if index == 0 else 'font-size="10.5" fill="#56616d"'
+    y = HEIGHT / 2 - 6.5 * count + 13 * index + 10.5
+    return f'<text x="{width / 2:.1f}" y="{y:.1f}" text-anchor="middle" {look}>{_text(line)}</text>'
 
 
 def to_mermaid(nodes: Nodes) -> str:
@@ -121,7 +123,7 @@ def _nested(
     stack: list[tuple[int, Any]] = [(1, iter(tree.items()))]
     while stack:
         depth, items = stack[-1]
-        key, value = next(items, ("", None))
+        key, value = next(items, ("", {}))
         name = key[1:]
         while key.startswith("m") and len(value) == 1:  # a module of one thing is that thing
             [(key, value)] = value.items()
@@ -172,15 +174,17 @@ def _y(layer: float) -> float:
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> str:
-    """Through the points, vertical at each of them, from under the first box to above the last."""
+    """From under the first box to above the last, straight past the layers between and bent between layers."""
     (x, y), *rest = points
     y += HEIGHT / 2
     path = f"M{x:.1f} {y:.1f}"
     for index, (to_x, to_y) in enumerate(rest):
-        end = to_y - HEIGHT / 2 if index == len(rest) - 1 else to_y
+        end = to_y - HEIGHT / 2
         middle = (y + end) / 2
         path += f"C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {end:.1f}"
-        x, y = to_x, end
+        x, y = to_x, to_y + HEIGHT / 2
+        if index < len(rest) - 1:
+            path += f"V{y:.1f}"
     return path
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import PurePath
@@ -23,6 +23,7 @@ from markupsafe import Markup
 
 import bnfold.page.sections as sections
 from bnfold.page.facts import ADVICE, STATUSES, affines, rows, tiles, verdict
+from bnfold.page.words import plural
 from bnfold.wording import printable
 
 LONGEST_TEXT = 2000
@@ -58,6 +59,7 @@ def render_html(run: Mapping[str, Any]) -> str:
         "labels": STATUSES,
         "legend": [status for status in LEGEND if status in shown],
         "picture": picture,
+        "drawn": {side: _drawn((picture or {}).get(side) or ()) for side in ("before", "after")},
         "errors": sections.errors(run),
         "latency": sections.latency(run),
         "accuracy": sections.accuracy(run),
@@ -91,6 +93,10 @@ def render_html(run: Mapping[str, Any]) -> str:
         data=inert_json(run),
         advice=inert_json(ADVICE),
     )
+
+
+def _drawn(nodes: Sequence[Mapping[str, Any]]) -> str:
+    return plural(sum(node["op"] not in ("Input", "Output") for node in nodes), "operator")
 
 
 def policy(scripts: list[str], style: str) -> str:

@@ -110,6 +110,7 @@
 
   function graph() {
     const FEW = 34; /* boxes that are shown before anybody opens a block */
+    const MANY = 120; /* boxes from which blocks are drawn around what was laid out without them */
     const picture = run.picture;
     const sites = new Map([...(run.affines || []), ...run.sites].map((site) => [site.name, site]));
     const weights = new Map(picture.weights.map((weight) => [weight.name, weight]));
@@ -209,6 +210,7 @@
 
     function render() {
       Object.values(sides).forEach(drawSide);
+      resize();
       mark();
     }
 
@@ -252,9 +254,9 @@
 
     function drawSide(side) {
       const { boxes, clusters, owner } = visible(side);
-      const compound = clusters.length > 0 && boxes.length < 400;
+      const compound = clusters.length > 0 && boxes.length <= MANY; /* dagre's nested layout takes its time */
       const g = new dagre.graphlib.Graph({ compound });
-      g.setGraph({ rankdir: "TB", nodesep: 16, ranksep: compound ? 36 : 28, edgesep: 10, marginx: 14, marginy: 18, ranker: boxes.length > 150 ? "longest-path" : "network-simplex" });
+      g.setGraph({ rankdir: "TB", nodesep: 16, ranksep: compound ? 36 : 28, edgesep: 10, marginx: 14, marginy: 18 });
       g.setDefaultEdgeLabel(() => ({}));
       if (compound) clusters.forEach((cluster) => g.setNode(cluster.id, {}));
       for (const box of boxes) {
@@ -279,7 +281,10 @@
       svg.append(defs);
       side.boxes = new Map();
       side.edges = [];
-      if (compound) for (const cluster of clusters) svg.append(drawCluster(side, cluster, g.node(cluster.id)));
+      for (const cluster of clusters) {
+        const at = compound ? g.node(cluster.id) : around(cluster, clusters, boxes, g);
+        if (at) svg.append(drawCluster(side, cluster, at));
+      }
       for (const edge of g.edges()) {
         const path = draw("path", { class: "g-edge", d: curve(g.edge(edge).points), "marker-end": `url(#${tip})` });
         side.edges.push({ from: edge.v, to: edge.w, path });
@@ -293,7 +298,23 @@
       const first = boxes[0];
       if (first) side.boxes.get(first.id).element.setAttribute("tabindex", "0");
       side.canvas.replaceChildren(svg);
-      resize(side);
+    }
+
+    /* The frame of a block around its boxes; none where a box of another block stands among them. */
+    function around(cluster, clusters, boxes, g) {
+      const depth = new Map([[cluster.id, 0]]);
+      for (const other of clusters) if (depth.has(other.parent)) depth.set(other.id, depth.get(other.parent) + 1);
+      const inside = Math.max(...depth.values());
+      const mine = boxes.filter((box) => depth.has(box.parent)).map((box) => g.node(box.id));
+      if (!mine.length) return null;
+      const pad = 7 + 5 * inside;
+      const left = Math.min(...mine.map((at) => at.x - at.width / 2)) - pad, right = Math.max(...mine.map((at) => at.x + at.width / 2)) + pad;
+      const top = Math.min(...mine.map((at) => at.y - at.height / 2)) - 3 - 14 * inside, bottom = Math.max(...mine.map((at) => at.y + at.height / 2)) + 5;
+      const clash = boxes.some((box) => {
+        const at = g.node(box.id);
+        return !depth.has(box.parent) && at.x + at.width / 2 > left && at.x - at.width / 2 < right && at.y > top && at.y < bottom;
+      });
+      return clash ? null : { x: (left + right) / 2, y: (top + bottom) / 2, width: right - left, height: bottom - top };
     }
 
     function drawCluster(side, cluster, at) {
@@ -361,18 +382,22 @@
       return path;
     }
 
-    function resize(side) {
-      const room = side.canvas.clientWidth - 4;
-      const fit = room > 0 ? Math.min(1, Math.max(room / side.size[0], 0.55)) : 1;
+    function resize() {
+      const fits = Object.values(sides).map((side) => (side.canvas.clientWidth - 4) / side.size[0]);
+      const fit = Math.min(1, Math.max(0.6, Math.min(...fits)));
+      Object.values(sides).forEach((side) => sized(side, fit));
+    }
+
+    function sized(side, fit) {
       side.svg.setAttribute("width", Math.round(side.size[0] * fit * zoom));
       side.svg.setAttribute("height", Math.round(side.size[1] * fit * zoom));
     }
 
     function scale(to) {
       zoom = Math.min(3, Math.max(0.2, to));
-      Object.values(sides).forEach(resize);
+      resize();
     }
-    addEventListener("resize", () => Object.values(sides).forEach(resize));
+    addEventListener("resize", resize);
 
     /* ---- choosing ---- */
 
