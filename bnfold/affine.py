@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,7 +150,7 @@ class Kernel:
             moved = moved.reshape(self.groups, out // self.groups, inner, *taps)
         return moved
 
-    def factors(self, out: Array, inner: Array) -> Array:
+    def factors(self, out: Array, inner: Array) -> tuple[Array, ...]:
         """What to multiply the stored array with, so that outputs are scaled by `out` and inputs by `inner`.
 
         Args:
@@ -157,8 +158,13 @@ class Kernel:
             inner: float64[in_channels].
 
         Returns:
-            float64, broadcastable against the stored shape.
+            float64, broadcastable against the stored shape: arrays to be multiplied with each other first. With one
+            group they are two, whose product is as large as a dense layer and would take twice its room.
         """
+        if self.groups == 1:
+            shapes = [[1] * len(self.shape) for _ in range(2)]
+            shapes[0][self.out_axis], shapes[1][self.in_axis] = out.size, inner.size
+            return out.reshape(shapes[0]), inner.reshape(shapes[1])
         both = out.reshape(self.groups, -1, 1) * inner.reshape(self.groups, 1, -1)
         if self.groups_on_input:  # [groups, in/groups, out/groups] → [in, out/groups]
             both = both.swapaxes(1, 2).reshape(self.in_channels, -1).T
@@ -166,7 +172,7 @@ class Kernel:
             both = both.reshape(self.out_channels, -1)
         shape = [1] * len(self.shape)
         shape[self.out_axis], shape[self.in_axis] = both.shape
-        return (both if self.out_axis < self.in_axis else both.T).reshape(shape)
+        return ((both if self.out_axis < self.in_axis else both.T).reshape(shape),)
 
     def first_outputs(self, weight: NDArray[Any]) -> NDArray[Any]:
         """The weights of one output channel of each group: float[in_channels, taps]."""
@@ -247,21 +253,22 @@ def rewrite(
     return scaled(weight, kernel.factors(writer.inverse_scale, reader.scale)), shift
 
 
-def scaled(weight: NDArray[Any], factors: Array, terms: Array | None = None) -> NDArray[Any]:
-    """`weight · factors + terms` in float64, rounded once, piece by piece: at once it would take its room twice.
+def scaled(weight: NDArray[Any], factors: tuple[Array, ...], terms: Array | None = None) -> NDArray[Any]:
+    """`weight · ∏ factors + terms` in float64, rounded once, piece by piece: at once it would take its room twice.
 
     Args:
         weight: The stored array.
-        factors: float64, of as many axes, broadcastable against it.
+        factors: float64, of as many axes, broadcastable against it; they are multiplied with each other first.
         terms: The same; None for none.
     """
     rows = max(1, PIECE * len(weight) // max(weight.size, 1))
     if rows >= len(weight):
-        return round_once(weight * factors if terms is None else weight * factors + terms, weight.dtype)
+        wide = weight * reduce(np.multiply, factors)
+        return round_once(wide if terms is None else wide + terms, weight.dtype)
     result = np.empty(weight.shape, weight.dtype)
     for start in range(0, len(weight), rows):
         piece = slice(start, start + rows)
-        wide = weight[piece] * (factors[piece] if len(factors) > 1 else factors)
+        wide = weight[piece] * reduce(np.multiply, [each[piece] if len(each) > 1 else each for each in factors])
         if terms is not None:
             wide = wide + (terms[piece] if len(terms) > 1 else terms)
         result[piece] = round_once(wide, weight.dtype)

@@ -105,15 +105,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "alpha forgotten in the response",
         "bnfold/affine.py",
-        "response: Array = self.gain * np.einsum(",
-        "response: Array = np.einsum(",
+        "response: Array = self.gain * np.concatenate(",
+        "response: Array = np.concatenate(",
         PROPERTY,
     ),
     Mutant(
         "weights computed in float32",
         "bnfold/affine.py",
-        "        return round_once(weight * factors, weight.dtype)\n",
-        "        return weight * factors.astype(weight.dtype)\n",
+        "        wide = weight * reduce(np.multiply, factors)\n",
+        "        wide = weight * reduce(np.multiply, factors).astype(weight.dtype)\n",
         AFFINE,
     ),
     Mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import time
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ def make(path: Path, width: int, layers: int, wide: int, seed: int = 0) -> Large
             nodes.append(helper.make_node("BatchNormalization", [at, *names], [name], name=name))
             at, norms = name, norms + 1
 
-        for i, (features, out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (features, out) in enumerate(itertools.pairwise(sizes)):
             if i % 2:
                 norm(f"before{i}", features)
             store(f"weight{i}", [out, features], scale=(2 / features) ** 0.5)
