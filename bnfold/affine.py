@@ -253,18 +253,18 @@ def rewrite(
     shift = writer.inverse_scale * shift + writer.inverse_shift
     if (reader.scale == 1).all() and (writer.inverse_scale == 1).all():
         return weight, shift
-    return scaled(weight, *kernel.factors(writer.inverse_scale, reader.scale)), shift
+    return scaled(weight, kernel.factors(writer.inverse_scale, reader.scale)), shift
 
 
-def scaled(weight: NDArray[Any], *factors: Array, terms: Array | None = None) -> NDArray[Any]:
-    """A weight times the product of factors, plus terms, in float64, rounded once.
+def scaled(weight: NDArray[Any], factors: tuple[Array, ...], terms: Array | None = None) -> NDArray[Any]:
+    """`weight · ∏ factors + terms` in float64, rounded once.
 
     Piece by piece, as a large layer would take its room twice over, and in one buffer, as the holes that pieces of many
     sizes leave in the heap are memory too.
 
     Args:
         weight: The stored array.
-        factors: float64, each of as many axes, broadcastable against it.
+        factors: float64, of as many axes, broadcastable against it; they are multiplied with each other first.
         terms: The same; None for none.
     """
     rows = max(1, PIECE * len(weight) // max(weight.size, 1))

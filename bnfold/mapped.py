@@ -60,10 +60,10 @@ def share_mappings(model: ir.Model) -> None:
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes:
-                if tensor.path not in files:
+            if isinstance(tensor, ir.ExternalTensor):
+                if tensor.nbytes and tensor.path not in files:  # an empty file cannot be mapped
                     files[tensor.path] = _mapped(tensor.path)
-                value.const_value = MappedTensor(tensor, files[tensor.path])
+                value.const_value = MappedTensor(tensor, files.get(tensor.path, np.zeros(0, np.uint8)))
 
 
 def _mapped(path: str) -> NDArray[np.uint8]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.staging import reported
+from bnfold.staging import BLOCK_BYTES, reported
 
 LARGE_BYTES = 1_800_000_000  # of weights; models above have theirs in a file of their own, and stay mapped
 SMALL_BYTES = 1 << 16  # such arrays stay in memory
@@ -52,9 +53,11 @@ class _Segment:
     """One file, as long as it may become from the start, so that it is mapped once."""
 
     def __init__(self, folder: str, size: int) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as what is mapped from it
-        self._file.truncate(size)
-        self._map = np.frombuffer(mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.truncate(size)
+            self._map = np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
         self._end = 0
 
     @property
@@ -69,8 +72,8 @@ class _Segment:
     def keep(self, array: NDArray[Any]) -> NDArray[Any]:
         """Write an array, and map it."""
         begin, end = self._end, self._end + array.nbytes
-        self._file.seek(begin)
-        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        self._file.flush()
+        content, written = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, 0
+        while written < array.nbytes:
+            written += os.pwrite(self._file, content[written : written + BLOCK_BYTES], begin + written)
         self._end = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
         return self._map[begin:end].view(array.dtype).reshape(array.shape)

@@ -175,6 +175,8 @@ def verify(
     check_tolerance("atol", atol)
     with ExitStack() as stack:
         first, second = open_subjects((before, after), stack, inputs, specs, seed)
+        # Before anything is loaded to be run: the weights of a large model would be in memory three times.
+        proof = prove(first, second) if level == "full" else None
         runner: Runner = first.runner(first.as_written)
         try:
             other: Runner = second.runner(second.as_written)
@@ -190,7 +192,6 @@ def verify(
             return _failed(*failures)
         trials = _trials(first, inputs, seed, specs, drawn)
         tolerant = rtol is not None or atol is not None
-        proof = prove(first, second) if level == "full" else None
         exact = float64_runner(first) if level == "full" else None
         compared = _compared(runner, other, trials, progress, exact, by_place=by_place)
         proved = proof is not None and proof.proved

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bnfold import affine
-from bnfold.affine import Array, Kernel, Unit, batch_norm_affine, rewrite, round_once, widen
+from bnfold.affine import Array, Kernel, Unit, batch_norm_affine, rewrite, round_once, scaled, widen
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -231,8 +233,7 @@ def test_grouped_and_factors_agree_on_where_channels_lie(name: str) -> None:
     assert grouped.shape[:3] == (groups, kernel.out_channels // groups, kernel.in_channels // groups)
     assert np.shares_memory(grouped, weight)
     out, inner = np.arange(2.0, 2 + kernel.out_channels), np.arange(3.0, 3 + kernel.in_channels)
-    first, second = kernel.factors(out, inner)
-    scaled = kernel.grouped(weight * (first * second))
+    scaled = kernel.grouped(weight * reduce(np.multiply, kernel.factors(out, inner)))
     taps = (1,) * (grouped.ndim - 3)
     expected = grouped * out.reshape(groups, -1, 1, *taps) * inner.reshape(groups, 1, -1, *taps)
     np.testing.assert_array_equal(scaled, expected)
@@ -391,6 +392,36 @@ def test_a_weight_rounded_piece_by_piece_is_the_same(
     reader = Unit(s_in, zeros, ones / s_in, zeros)
     writer = Unit(1 / r_out, np.zeros(len(r_out)), r_out, np.zeros(len(r_out)))
     weight, _ = rewrite(kernel, None, reader, writer)
-    first, second = kernel.factors(r_out, s_in)
-    expected = (stored.astype(np.float64) * (first * second)).astype(np.float32)
+    factors = reduce(np.multiply, kernel.factors(r_out, s_in))
+    expected = (stored.astype(np.float64) * factors).astype(np.float32)
     np.testing.assert_array_equal(weight, expected)
+
+
+def test_factors_of_a_dense_layer_take_no_more_room_than_its_channels() -> None:
+    kernel = Kernel(lambda: np.zeros((1000, 2000), np.float32), (1000, 2000), out_axis=0, in_axis=1)
+    factors = kernel.factors(np.ones(1000), np.ones(2000))
+    assert [each.shape for each in factors] == [(1000, 1), (1, 2000)]
+
+
+@pytest.mark.parametrize("factors", [np.full((1, 3), 2.0), np.arange(1.0, 5).reshape(4, 1)])
+@pytest.mark.parametrize("terms", [np.full((1, 3), 0.1), np.arange(4.0).reshape(4, 1), None])
+@pytest.mark.parametrize("piece", [1, 7, 10**6])
+def test_terms_are_added_before_the_one_rounding(
+    monkeypatch: pytest.MonkeyPatch, factors: np.ndarray, terms: np.ndarray | None, piece: int
+) -> None:
+    monkeypatch.setattr(affine, "PIECE", piece)
+    stored = np.linspace(0, 1, 12, dtype=np.float32).reshape(4, 3)
+    expected = (stored.astype(np.float64) * factors + (0.0 if terms is None else terms)).astype(np.float32)
+    np.testing.assert_array_equal(scaled(stored, (factors,), terms), expected)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_response_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    shape, layout = KERNELS[name]
+    weight = frozen(np.random.default_rng(0).integers(-9, 9, shape).astype(np.float32))
+    kernel = Kernel(lambda: weight, shape, **layout)  # type: ignore[arg-type]
+    image = np.arange(1.0, 1 + kernel.in_channels)
+    whole = kernel.response(weight, image)
+    monkeypatch.setattr(affine, "WHOLE", 0)
+    monkeypatch.setattr(affine, "PIECE", 7)
+    np.testing.assert_array_equal(kernel.response(weight, image), whole)

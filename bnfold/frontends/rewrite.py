@@ -426,7 +426,7 @@ class Rewriter(Editor):
             return
         across = (1,) * (array.ndim - 1) + (-1,)
         factors, terms = units[1].inverse_scale.reshape(across), units[1].inverse_shift.reshape(across)
-        self.set_weight(stored, scaled(array, factors, terms=terms))
+        self.set_weight(stored, scaled(array, (factors,), terms))
 
     def recurrent(self, node: ir.Node, name: str) -> None:
         """LSTM, GRU, RNN: input weight `[directions, gates·hidden, input]` and the input half of the bias."""

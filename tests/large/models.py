@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,7 @@ def make(path: Path, width: int, layers: int, wide: int, seed: int = 0) -> Large
             nodes.append(helper.make_node("BatchNormalization", [at, *names], [name], name=name))
             at, norms = name, norms + 1
 
-        for i, (features, out) in enumerate(pairwise(sizes)):
+        for i, (features, out) in enumerate(itertools.pairwise(sizes)):
             if i % 2:
                 norm(f"before{i}", features)
             store(f"weight{i}", [out, features], scale=(2 / features) ** 0.5)
