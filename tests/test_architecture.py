@@ -59,6 +59,7 @@ FLOORS = [
         "openvinorunner",
         "memory",
         "startup",
+        "sessions",
         "cuda",
         "devices",
         "subjects",

@@ -17,7 +17,7 @@ SECONDS = np.linspace(1, 2, 101)
 
 def test_each_side_has_its_own_median_and_tails() -> None:
     times = np.stack([0.001 * SECONDS, 0.001 * SECONDS, 0.0005 * SECONDS], axis=1)
-    row = row_of("ort", 2, "cpu", times, (BEFORE, AFTER), 0, " (and more)")
+    row = row_of("ort", 2, "cpu", [times], ([BEFORE], [BEFORE], [AFTER]), 0, " (and more)")
     assert (row.before_ms, row.after_ms, row.speedup) == (pytest.approx(1.5), pytest.approx(0.75), pytest.approx(2))
     assert row.before is not None
     assert row.after is not None
@@ -29,7 +29,7 @@ def test_each_side_has_its_own_median_and_tails() -> None:
 
 
 def test_a_model_alone_has_one_side() -> None:
-    row = row_of("torch", 1, "cuda", np.stack([SECONDS, SECONDS], axis=1), (BEFORE,), 0)
+    row = row_of("torch", 1, "cuda", [np.stack([SECONDS, SECONDS], axis=1)], ([BEFORE], [BEFORE]), 0)
     assert (row.after_ms, row.speedup, row.low, row.high, row.after) == (None, None, None, None, None)
     assert row.to_dict()["after"] is None
     assert row.device == "cuda"
@@ -37,13 +37,13 @@ def test_a_model_alone_has_one_side() -> None:
 
 def test_the_json_holds_the_contract_and_more() -> None:
     times = np.stack([SECONDS, SECONDS, SECONDS], axis=1)
-    row = row_of("ort", 1, "cpu", times, (BEFORE, AFTER), 0)
+    row = row_of("ort", 1, "cpu", [times, times], ([BEFORE] * 2, [BEFORE] * 2, [AFTER] * 2), 0)
     made = Timing((row,), 8, None, 100, 90, 0.5).to_dict()
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert set(made) == {"rows", "batch", "gpu", "bytes_before", "bytes_after", "load_average", "warnings"}
     assert set(made["rows"][0]) == {
         *("runtime", "threads", "before_ms", "after_ms", "speedup", "low", "high", "control_low", "control_high"),
-        *("verdict", "device", "before", "after", "noise"),
+        *("verdict", "device", "before", "after", "sessions", "noise"),
     }
     assert set(made["rows"][0]["before"]) == {"p90_ms", "p99_ms", "load_ms", "first_ms", "peak_bytes"}
 
