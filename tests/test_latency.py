@@ -66,3 +66,16 @@ def test_a_noisy_machine_is_warned_of_in_sentences(monkeypatch: pytest.MonkeyPat
         "ort: the machine is noisy (a model against itself: 0.900 to 1.000; one timing in ten is slow)",
         "the machine was busy before: a load average of 3.1 on 2 cores",
     )
+
+
+def test_sessions_are_what_the_interval_is_made_of() -> None:
+    """Eight sessions whose luck differs: the interval spans their middles, however many rounds each has."""
+    luck = np.array([0.9, 0.92, 0.97, 0.99, 1.01, 1.03, 1.08, 1.1])
+    times = [np.stack([np.full(100, 0.001 * x), np.full(100, 0.001), np.full(100, 0.001)], axis=1) for x in luck]
+    row = row_of("ort", 1, "cpu", times, [[BEFORE] * 8, [BEFORE] * 8, [AFTER] * 8], 0)
+    assert row.sessions == 8
+    assert row.low is not None
+    assert row.high is not None
+    assert (row.low, row.high) == (row.control_low, row.control_high)
+    assert row.low < 0.95
+    assert row.high > 1.05
