@@ -206,7 +206,7 @@ def _like(subject: Subject, first: Subject, like: Runner) -> Runner:
         raise UsageError(
             f"the inputs are {list(like.inputs)} before and {list(runner.inputs)} after", "Compare models of one task."
         )
-    return Renamed(runner, like)
+    return Renamed(runner, list(like.inputs))
 
 
 def _unlabelled(data: Dataset) -> UsageError:

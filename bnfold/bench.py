@@ -1,12 +1,13 @@
 """How much faster is one model than another, and is that more than noise?
 
-Both models are loaded once, in one process. A round times three sessions in random order (`timing`): before, before
-again (the control: a second session of the same bytes, or a copy of the same network) and after. Each round yields two
+Everything happens in one process. Three sessions are made: before, before again (the control: a second session of the
+same bytes, or a copy of the same network) and after. A round times all three in random order (`timing`) and yields two
 ratios
 
     speed-up = before / after          control = before / before again
 
-of which the median over the rounds is reported, with a 95 % interval, and what may be claimed of it (`speedup`).
+and after some rounds all three are made anew, in random order (`sessions`). The middle of each ratio is reported with a
+95 % interval, and what may be claimed of it (`speedup`). Why it is done like this: docs/method.md.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from bnfold.feeds import InputSpec, make_feeds
 from bnfold.latency import Row, Timing, row_of
 from bnfold.memory import peak_bytes
 from bnfold.pairing import Renamed, go_by_place
-from bnfold.quiet import quiet
 from bnfold.runners import (
     ORT_RUNTIMES,
     RUNTIMES,
@@ -40,9 +40,10 @@ from bnfold.runners import (
     count_operators,
     wrong_runtime,
 )
-from bnfold.startup import Startup, started
+from bnfold.sessions import time_sessions
+from bnfold.startup import Started, Starter, start_network, start_session
 from bnfold.subjects import OnnxSubject, Subject, TorchSubject, given_feeds, open_subjects
-from bnfold.timing import Call, Stopwatch, time_rounds, wall_seconds
+from bnfold.timing import Stopwatch, wall_seconds
 
 DEFAULT_MIN_TIME_S = 2.0
 
@@ -92,6 +93,7 @@ def bench(
         place = device or subjects[0].device
         require_device(place, subjects[0].kind, named)
         subjects = tuple(subject.on(place) for subject in subjects)
+        _check_inputs(subjects)
         given = None if inputs is None else given_feeds(subjects[0], inputs)
         feeds = make_feeds(subjects[0].declared, batch=batch, seed=seed, specs=specs, data=given)
         for index, runtime in enumerate(named):
@@ -101,14 +103,17 @@ def bench(
                     progress((start + done) / len(named))
 
             with ExitStack() as session:
-                calls = [runner.prepared(feeds) for runner in _sessions(subjects, runtime, cores, session)]
                 stopwatch, spin_up = _clock(subjects[0], session)
-                with quiet():
-                    first = [stopwatch(call, 1) for call in calls]
-                times = time_rounds(
-                    calls, min_time=min_time, seed=seed, progress=part, stopwatch=stopwatch, spin_up=spin_up
+                _hold_still(subjects, cores, session)
+                times, startups = time_sessions(
+                    _starters(subjects, runtime, cores, feeds, stopwatch),
+                    min_time=min_time,
+                    seed=seed,
+                    progress=part,
+                    stopwatch=stopwatch,
+                    spin_up=spin_up,
+                    once=runtime == "torch-compile",
                 )
-                startups = _startups(subjects, runtime, cores, feeds, first[::2], calls[::2])
             aside = _runtime_folds(subjects[0]) if runtime == "ort" and after is not None else ""
             rows.append(row_of(runtime, cores, place.partition(":")[0], times, startups, seed, aside))
         gpu = None if place == "cpu" else gpu_name(place)
@@ -164,26 +169,49 @@ def check_options(
         raise UsageError(f"the number of threads must be at least 1, not {threads}", "Pass --threads 1, for example.")
 
 
-def _sessions(subjects: Sequence[Subject], runtime: str, threads: int, stack: ExitStack) -> list[Runner]:
-    """The model before, a second session of it, and the model after by the names of the model before."""
-    before, *after = subjects
-    runners: list[Runner] = [before.runner(runtime, threads=threads), before.again().runner(runtime, threads=threads)]
-    for other in after:
-        runner: Runner = other.runner(runtime, threads=threads)
-        if len(runner.inputs) != len(runners[0].inputs):
+def _check_inputs(subjects: Sequence[Subject]) -> None:
+    before, *after = ([decl.name for decl in subject.declared] for subject in subjects)
+    for names in after:
+        if len(names) != len(before):
             raise UsageError(
-                f"the inputs are {list(runners[0].inputs)} before and {list(runner.inputs)} after",
-                "Compare models that take the same inputs.",
+                f"the inputs are {before} before and {names} after", "Compare models that take the same inputs."
             )
-        runners.append(Renamed(runner, runners[0]) if go_by_place(before, other) else runner)
-    if isinstance(before, TorchSubject):
+
+
+def _hold_still(subjects: Sequence[Subject], threads: int, session: ExitStack) -> None:
+    """Sets torch's threads, and puts back what a network that cannot be copied keeps in its buffers."""
+    if isinstance(subjects[0], TorchSubject):
         from bnfold.torchrunner import torch_threads, unchanged
 
-        stack.enter_context(torch_threads(threads))
+        session.enter_context(torch_threads(threads))
         for subject in subjects:
             assert isinstance(subject, TorchSubject)
-            stack.enter_context(unchanged(subject.network.module))
-    return runners
+            session.enter_context(unchanged(subject.network.module))
+
+
+def _starters(
+    subjects: Sequence[Subject],
+    runtime: str,
+    threads: int,
+    feeds: Mapping[str, NDArray[Any]],
+    stopwatch: Stopwatch,
+) -> list[Starter]:
+    """What starts the model before, the same once more, and the model after, by the names of the model before."""
+    before = subjects[0]
+
+    def starter(subject: Subject) -> Started:
+        def make() -> Runner:
+            runner = subject.again().runner(runtime, threads=threads)
+            return Renamed(runner, [decl.name for decl in before.declared]) if go_by_place(before, subject) else runner
+
+        if isinstance(subject, TorchSubject):
+            peak_of = peak_bytes if subject.device == "cpu" else cuda_peak_bytes
+            return start_network(make, feeds, stopwatch, subject.bytes, peak_of)
+        call, startup = start_session(make, feeds)
+        # onnxruntime does not tell what it takes of another device's memory
+        return call, startup if subject.device == "cpu" else replace(startup, peak_bytes=None)
+
+    return [partial(starter, subject) for subject in (before, *subjects)]
 
 
 def _clock(subject: Subject, session: ExitStack) -> tuple[Stopwatch, float]:
@@ -197,28 +225,6 @@ def _clock(subject: Subject, session: ExitStack) -> tuple[Stopwatch, float]:
 
     session.enter_context(torch.cuda.device(subject.device))
     return event_seconds, SPIN_UP_S
-
-
-def _startups(
-    subjects: Sequence[Subject],
-    runtime: str,
-    threads: int,
-    feeds: Mapping[str, NDArray[Any]],
-    first: Sequence[float],
-    calls: Sequence[Call],
-) -> tuple[Startup, ...]:
-    """What each model costs before it answers: a session of its own, or the first of the calls that were timed."""
-    if isinstance(subjects[0], TorchSubject):
-        peaks = [cuda_peak_bytes(call) if subjects[0].device != "cpu" else peak_bytes(call) for call in calls]
-        held = [subject.bytes or 0 for subject in subjects]
-        return tuple(
-            Startup(None, 1e3 * seconds, None if peak is None else weights + peak)
-            for seconds, weights, peak in zip(first, held, peaks, strict=True)
-        )
-    found = started([partial(subject.runner, runtime, threads=threads) for subject in subjects], feeds)
-    if subjects[0].device == "cpu":
-        return tuple(found)
-    return tuple(replace(startup, peak_bytes=None) for startup in found)  # onnxruntime does not tell that of the device
 
 
 def _runtime_folds(before: Subject) -> str:

@@ -56,8 +56,11 @@ METRICS = (
 )
 
 MEASURED_BY = {
+    **dict.fromkeys(COUNTS[:6], " (convert and inspect do)"),
+    **dict.fromkeys(COUNTS[6:], " (convert does)"),
+    "error": " (--verify full does)",
     "drift": " (bnfold drift does)",
-    "speedup": " (--bench does)",
+    "speedup": " (bench of two models does, and convert --bench)",
     "accuracy": " (--data with --metric does)",
     "top1": " (--data with --metric top1 does)",
     "top5": " (--data with --metric top5 does)",
@@ -125,7 +128,10 @@ def failures(conditions: Sequence[Condition], report: Report) -> tuple[str, ...]
 
 
 def measured(report: Report, metric: str) -> list[float]:
-    """The values of a metric in a report; none when it was not measured, in part or at all."""
+    """The values of a metric in a report; none when it was not measured, in part or at all.
+
+    A value that is not a number counts as not measured: no condition would hold for it, and so none would fail.
+    """
     values: list[float | None] = []
     group, _, which = metric.partition(".")
     if metric in COUNTS:
@@ -138,5 +144,5 @@ def measured(report: Report, metric: str) -> list[float]:
         values = [getattr(report.drift, which)]
     elif group == "speedup" and report.benchmark is not None:
         values = [row.speedup if which == "median" else getattr(row, which) for row in report.benchmark.rows]
-    found = [value for value in values if value is not None]
+    found = [value for value in values if value is not None and not math.isnan(value)]
     return found if len(found) == len(values) else []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.speedup import claim, median_interval, noise
-from bnfold.startup import Startup
+from bnfold.speedup import claim, noise, ratio_interval
+from bnfold.startup import Startup, typical
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Row:
         threads: Threads within an operator, of the CPU.
         before_ms: Median latency of the model before, in milliseconds.
         after_ms: The same of the model after.
-        speedup: Median of before / after over the rounds.
+        speedup: before / after, the middle over the sessions of the medians over their rounds.
         low: Lower end of its 95 % interval.
         high: Upper end.
         control_low: Lower end of the interval of before / before.
@@ -54,6 +55,7 @@ class Row:
         device: Where it ran: `"cpu"` or `"cuda"`.
         before: What else was measured of the model before.
         after: The same of the model after.
+        sessions: How many times each model was started.
         noise: What shows that the machine was busy meanwhile, in words.
     """
 
@@ -70,6 +72,7 @@ class Row:
     device: str = "cpu"
     before: Side | None = None
     after: Side | None = None
+    sessions: int = 1
     noise: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,8 +121,8 @@ def row_of(
     runtime: str,
     threads: int,
     device: str,
-    times: NDArray[np.float64],
-    startups: tuple[Startup, ...],
+    times: Sequence[NDArray[np.float64]],
+    startups: Sequence[Sequence[Startup]],
     seed: int,
     aside: str = "",
 ) -> Row:
@@ -129,13 +132,15 @@ def row_of(
         runtime: Where.
         threads: With how many.
         device: On what.
-        times: float64[rounds, 2 or 3], seconds: before, before again, and after.
-        startups: Of before, and of after.
+        times: For each time that the models were started, float64[rounds, 2 or 3], seconds: before, before again, and
+            after.
+        startups: Of each of these models, for each time.
         seed: Of the bootstrap.
         aside: What is added to the verdict.
     """
-    before_ms, before = _side(times[:, 0], startups[0])
-    _, control_low, control_high = median_interval(times[:, 0] / times[:, 1], seed)
+    every = np.concatenate(times)
+    before_ms, before = _side(every[:, 0], typical([*startups[0], *startups[1]]))
+    _, control_low, control_high = ratio_interval([each[:, 0] / each[:, 1] for each in times], seed)
     found: dict[str, Any] = {
         "runtime": runtime,
         "threads": threads,
@@ -144,13 +149,14 @@ def row_of(
         "before": before,
         "control_low": control_low,
         "control_high": control_high,
-        "noise": noise(times[:, :2], control_low, control_high),
+        "sessions": len(times),
+        "noise": noise(every[:, :2], control_low, control_high),
     }
-    if times.shape[1] == 2:
+    if len(startups) == 2:
         verdict = f"a model against itself differs by {control_low:.3f} to {control_high:.3f} on this machine"
         return Row(**found, after_ms=None, speedup=None, low=None, high=None, verdict=verdict)
-    after_ms, after = _side(times[:, 2], startups[1])
-    speedup, low, high = median_interval(times[:, 0] / times[:, 2], seed)
+    after_ms, after = _side(every[:, 2], typical(startups[2]))
+    speedup, low, high = ratio_interval([each[:, 0] / each[:, 2] for each in times], seed)
     verdict = claim(speedup, low, high, control_low, control_high) + aside
     return Row(**found, after_ms=after_ms, after=after, speedup=speedup, low=low, high=high, verdict=verdict)
 

@@ -18,12 +18,12 @@ class Renamed:
 
     Args:
         runner: The model after.
-        like: The model before.
+        names: What the model before calls its inputs.
     """
 
-    def __init__(self, runner: Runner, like: Runner) -> None:
+    def __init__(self, runner: Runner, names: Sequence[str]) -> None:
         self.name, self._runner = runner.name, runner
-        self._inputs = dict(zip(like.inputs, paired(list(like.inputs), list(runner.inputs)), strict=True))
+        self._inputs = dict(zip(names, paired(names, list(runner.inputs)), strict=True))
         self.inputs = {ours: runner.inputs[theirs] for ours, theirs in self._inputs.items()}
         self.input_names = tuple(self.inputs)
         self.outputs = None

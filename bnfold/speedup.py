@@ -1,14 +1,24 @@
-"""What may be said about a series of ratios before / after: its median, how sure that is, and whether it is a gain.
+"""What may be said about a series of ratios before / after: its middle, how sure that is, and whether it is a gain.
 
-The interval is a moving-block bootstrap of the rounds (Künsch, "The jackknife and the bootstrap for general stationary
-observations", Annals of Statistics 17, 1989): neighbouring rounds are alike, so whole runs of them are drawn, of a
-length that grows as the cube root of their number. A gain is claimed only where the interval excludes 1 *and* lies
-outside that of the control, a model against itself, whose distance from 1 is what this machine makes of no change.
+Where each model was started several times, every time gives one number, the median over its rounds of log(before /
+after). Of two models that are the same these are symmetric about 0, as their sessions could be swapped, whatever else
+their distribution is like. So the interval is that of Wilcoxon's signed-rank test, which is exact then: between order
+statistics of the means of all pairs, whose median is the estimate (Hodges & Lehmann, "Estimates of location based on
+rank tests", Annals of Mathematical Statistics 34, 1963). Where they were started once, it is a moving-block bootstrap
+of the rounds (Künsch, "The jackknife and the bootstrap for general stationary observations", Annals of Statistics 17,
+1989): neighbouring rounds are alike, so whole runs of them are drawn, of a length that grows as the cube root of their
+number. It does not know how much two sessions of one model differ.
+
+A gain is claimed only where the interval excludes 1 *and* lies outside that of the control, a model against itself,
+whose distance from 1 is what this machine makes of no change.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +27,52 @@ RESAMPLES = 2000
 
 CONTROL_LIMIT = 0.03  # on a quiet machine, a model differs from its own copy by less
 TAIL_LIMIT = 1.25
+
+
+def ratio_interval(sessions: Sequence[NDArray[np.float64]], seed: int) -> tuple[float, float, float]:
+    """The ratio of two models and its 95 % interval.
+
+    Args:
+        sessions: For each time they were started, the ratios of its rounds: float64[rounds].
+        seed: Of the resampling where they were started once.
+
+    Returns:
+        Estimate, lower and upper end.
+    """
+    if len(sessions) == 1:
+        return median_interval(sessions[0], seed)
+    middle, low, high = session_interval(np.array([np.median(np.log(ratios)) for ratios in sessions]))
+    return math.exp(middle), math.exp(low), math.exp(high)
+
+
+def session_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The middle of a few independent numbers and its interval of at least 95 %, by signed ranks.
+
+    Args:
+        values: float64[n]; fewer than 6 have no such interval, and get that of all there is.
+
+    Returns:
+        Estimate, lower and upper end.
+    """
+    first, second = np.triu_indices(len(values))
+    means = np.sort((values[first] + values[second]) / 2)
+    outside = signed_rank_limit(len(values))
+    return float(np.median(means)), float(means[outside]), float(means[-1 - outside])
+
+
+@functools.cache
+def signed_rank_limit(n: int) -> int:
+    """How many of the sorted means of pairs lie outside a two-sided interval of at least 95 %, on each side.
+
+    That is the largest w for which P(W ≤ w) ≤ 2.5 %, where W is the sum of a random subset of the ranks 1 … n; below 6
+    there is none, and nothing lies outside.
+    """
+    ways = [1]  # ways[w]: subsets of the ranks so far with sum w
+    for rank in range(1, n + 1):
+        longer = ways + [0] * rank
+        ways = [count + (ways[w - rank] if w >= rank else 0) for w, count in enumerate(longer)]
+    inside = (w for w, count in enumerate(itertools.accumulate(ways)) if count * 40 > 2**n)
+    return max(0, next(inside) - 1)
 
 
 def median_interval(ratios: NDArray[np.float64], seed: int) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ Stopwatch = Callable[[Call, int], float]
 MIN_ROUNDS = 10
 MAX_ROUNDS = 5000
 BLOCK_S = 0.001  # a single timing lasts at least this long, by repeating the call
-FIRST_CALLS = 3  # the first ones compile, plan memory and pack weights
+FIRST_CALLS = 2  # after the one that started it, which compiled, planned memory and packed weights
 
 
 def wall_seconds(call: Call, repeats: int) -> float:
@@ -41,6 +41,7 @@ def time_rounds(
     *,
     min_time: float,
     seed: int,
+    min_rounds: int = MIN_ROUNDS,
     progress: Callable[[float], None] = lambda done: None,
     stopwatch: Stopwatch = wall_seconds,
     spin_up: float = 0.0,
@@ -51,8 +52,9 @@ def time_rounds(
 
     Args:
         calls: What to time.
-        min_time: Seconds to go on for; there are `MIN_ROUNDS` whatever they take, and `MAX_ROUNDS` at most.
+        min_time: Seconds to go on for; there are `MAX_ROUNDS` at most.
         seed: Of the order.
+        min_rounds: Number of rounds whatever they take.
         progress: Called with the part done, 0 to 1.
         stopwatch: How a call is timed.
         spin_up: Seconds to make the calls for, untimed, before the first round.
@@ -68,13 +70,13 @@ def time_rounds(
         _spin_up(calls, stopwatch, repeats, spin_up)
         start = time.perf_counter()
         spent = 0.0
-        while len(rounds) < MIN_ROUNDS or (spent < min_time and len(rounds) < MAX_ROUNDS):
+        while len(rounds) < min_rounds or (spent < min_time and len(rounds) < MAX_ROUNDS):
             taken = [0.0] * len(calls)
             for which in rng.permutation(len(calls)):
                 taken[which] = stopwatch(calls[which], repeats)
             rounds.append(taken)
             spent = time.perf_counter() - start
-            progress(min(1.0, spent / min_time, len(rounds) / MIN_ROUNDS))
+            progress(min(1.0, spent / min_time, len(rounds) / min_rounds))
     finally:
         if collecting:
             gc.enable()

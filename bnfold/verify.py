@@ -186,7 +186,7 @@ def verify(
         if by_place and len(runner.inputs) != len(other.inputs):
             return _failed(f"the inputs are {list(runner.inputs)} before and {list(other.inputs)} after")
         if by_place:
-            other = Renamed(other, runner)
+            other = Renamed(other, list(runner.inputs))
         failures = interface_differences(runner, other)
         if failures:
             return _failed(*failures)

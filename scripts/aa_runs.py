@@ -74,10 +74,10 @@ def section(data: Mapping[str, Any]) -> str:
         "## A model against itself",
         "",
         *paragraph(
-            f"Written by `scripts/aa_runs.py`: {data['machine']}, one thread, batch 1. Runs of `bnfold.bench` in which both "
-            "models are the same, on the trained networks of `models/`: how often the 95 % interval of the speed-up "
-            "excludes 1, which should be 5 of 100, and how often a gain or a loss is claimed, which would be wrong. The "
-            "widths are of the interval, medians. [The method](method.md) says how an interval is made."
+            f"Written by `scripts/aa_runs.py`: {data['machine']}, one thread, batch 1. Runs of `bnfold.bench` in which "
+            "both models are the same, on the trained networks of `models/`: how often the 95 % interval of the "
+            "speed-up excludes 1, which should be 5 of 100, and how often a gain or a loss is claimed, which would be "
+            "wrong. The widths are of the interval, medians. [The method](method.md) says how an interval is made."
         ),
         "| model | runtime | runs | latency | interval excludes 1 | claimed | width of the interval |",
         "|---|---|--:|--:|--:|--:|--:|",

@@ -651,8 +651,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the control dropped",
         "bnfold/latency.py",
-        "median_interval(times[:, 0] / times[:, 1], seed)",
-        "median_interval(times[:, 0] / times[:, 0], seed)",
+        "ratio_interval([each[:, 0] / each[:, 1] for each in times], seed)",
+        "ratio_interval([each[:, 0] / each[:, 0] for each in times], seed)",
         ("tests/test_bench.py", "-k", "control"),  # the others time real sessions, which a busy machine may fail
     ),
     Mutant(
@@ -684,13 +684,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_memory.py",),
     ),
     Mutant(
-        "what a model costs to start is measured once",
-        "bnfold/startup.py",
-        "ENOUGH_S = 1.0",
-        "ENOUGH_S = 0.0",
-        ("tests/test_startup.py",),
-    ),
-    Mutant(
         "a control that is wide is not called noise",
         "bnfold/speedup.py",
         "control_low < 1 - CONTROL_LIMIT or",
@@ -710,6 +703,34 @@ MUTANTS: tuple[Mutant, ...] = (
         "if low > 1 and low > control_high:",
         "if low > 1:",
         ("tests/test_speedup.py",),
+    ),
+    Mutant(
+        "the rounds of all sessions count as one",
+        "bnfold/latency.py",
+        "ratio_interval([each[:, 0] / each[:, 2] for each in times], seed)",
+        "ratio_interval([every[:, 0] / every[:, 2]], seed)",
+        ("tests/test_latency.py",),
+    ),
+    Mutant(
+        "the interval of sessions one rank too narrow",
+        "bnfold/speedup.py",
+        "return max(0, next(inside) - 1)",
+        "return max(0, next(inside))",
+        ("tests/test_speedup.py",),
+    ),
+    Mutant(
+        "sessions started in a fixed order",
+        "bnfold/sessions.py",
+        "for which in rng.permutation(len(starters)):",
+        "for which in range(len(starters)):",
+        ("tests/test_sessions.py",),
+    ),
+    Mutant(
+        "a number that is none passes --fail-on",
+        "bnfold/conditions.py",
+        " and not math.isnan(value)",
+        "",
+        ("tests/test_conditions.py",),
     ),
     Mutant(
         "what was not measured passes --fail-on",

@@ -70,6 +70,7 @@ FLOORS = [
         "openvinorunner",
         "memory",
         "startup",
+        "sessions",
         "cuda",
         "devices",
         "subjects",

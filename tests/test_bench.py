@@ -52,7 +52,7 @@ def test_a_model_against_itself_is_timed_as_its_own_control() -> None:
 def test_the_control_is_the_model_against_its_own_second_session() -> None:
     """On a machine that favours the first session by a fifth, every interval says so."""
     times = np.tile([0.004, 0.005, 0.004], (20, 1)) * np.linspace(1, 2, 20)[:, None]
-    row = row_of("ort", 1, "cpu", times, (Startup(1.0, 2.0, 3), Startup(4.0, 5.0, 6)), 0)
+    row = row_of("ort", 1, "cpu", [times], [[Startup(1.0, 2.0, 3)]] * 3, 0)
     assert (row.control_low, row.control_high) == pytest.approx((0.8, 0.8))
     assert (row.low, row.high) == pytest.approx((1, 1))
 

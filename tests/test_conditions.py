@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from bnfold.conditions import Condition, failures, measured, parse_condition
+import pytest
+import reports
+
+from bnfold.conditions import METRICS, Condition, failures, measured, parse_condition
 from bnfold.errors import UsageError
 from bnfold.latency import Row, Timing
 from bnfold.plan import Plan, Site
@@ -88,9 +91,9 @@ def test_a_misspelt_metric_is_guessed() -> None:
         ("speedup.low<1", "--fail-on speedup.low<1: speedup.low is 0.99"),
         ("speedup.low<0.98", ""),
         ("speedup.median<1.2", "--fail-on speedup.median<1.2: speedup.median is 1.1"),
-        ("error.ratio>4", "--fail-on error.ratio>4: error.ratio was not measured"),
+        ("error.ratio>4", "--fail-on error.ratio>4: error.ratio was not measured (--verify full does)"),
         ("top1.delta<-1", "--fail-on top1.delta<-1: top1.delta was not measured (--data with --metric top1 does)"),
-        ("bytes_after>1", "--fail-on bytes_after>1: bytes_after was not measured"),
+        ("bytes_after>1", "--fail-on bytes_after>1: bytes_after was not measured (convert does)"),
     ],
 )
 def test_a_condition_is_judged_on_every_value(text: str, failure: str) -> None:
@@ -103,17 +106,43 @@ def test_what_was_not_measured_fails() -> None:
         assert " was not measured" in parse_condition(text).failure(bare)
     single = report(benchmark=Timing((row(None, None),), 1))
     assert parse_condition("speedup.low<0").failure(single) == (
-        "--fail-on speedup.low<0: speedup.low was not measured (--bench does)"
+        "--fail-on speedup.low<0: speedup.low was not measured (bench of two models does, and convert --bench)"
     )
 
 
 def test_what_was_measured_in_part_fails() -> None:
     half = report(verification=Verdict(False, "quick", 1, (OutputCheck("y", 0.0, 0.0), OutputCheck("z", None, None))))
     assert measured(half, "error.rel") == []
-    assert parse_condition("error.rel>1").failure(half).endswith("was not measured")
+    assert parse_condition("error.rel>1").failure(half).endswith("was not measured (--verify full does)")
 
 
 def test_every_condition_is_judged() -> None:
     conditions = [parse_condition(text) for text in ("kept>0", "kept>5", "error.ratio>4")]
     assert len(failures(conditions, report())) == 2
     assert failures([], report()) == ()
+
+
+@pytest.mark.parametrize("sign", ["<", "<=", ">", ">=", "==", "!="])
+def test_what_is_not_a_number_fails_whatever_is_asked(sign: str) -> None:
+    strange = report(verification=Verdict(True, "full", 1, (OutputCheck("y", 0.0, 0.0, 0.0, 0.0, float("nan")),)))
+    assert " was not measured" in parse_condition(f"error.ratio{sign}4").failure(strange)
+
+
+def test_an_infinite_error_exceeds_every_bound() -> None:
+    far = report(verification=Verdict(False, "full", 1, (OutputCheck("y", 0.0, float("inf")),)))
+    assert parse_condition("error.rel>1e300").failure(far) == "--fail-on error.rel>1e300: error.rel is inf"
+
+
+def test_every_metric_can_be_measured_and_missed() -> None:
+    """So that none is in the list that nothing ever measures."""
+    bare = Report("bench", FileInfo("m.onnx", "0"), environment={}, operators_before=None)
+    full = reports.report(
+        accuracy=reports.ACCURACY,
+        drift=reports.DRIFT,
+        verification=Verdict(True, "full", 4, (OutputCheck("y", 1e-6, 1e-7, 1e-7, 1e-7, 1.0),)),
+    )
+    top5 = replace(full, accuracy=replace(reports.ACCURACY, metric="top5"))
+    for metric in METRICS:
+        assert measured(bare, metric) == []
+        assert measured(top5 if metric.startswith("top5") else full, metric) != [], metric
+        assert f"{metric} was not measured (" in parse_condition(f"{metric}>0").failure(bare)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.speedup import claim, median_interval, noise
+from bnfold.speedup import claim, median_interval, noise, ratio_interval, session_interval, signed_rank_limit
 
 RATIOS = st.floats(0.01, 100)
 POWERS = st.integers(-4, 4).map(lambda power: 2.0**power)  # whose inverses are exact
@@ -105,3 +105,61 @@ def test_a_control_that_is_wide_or_off_is_noise(control: tuple[float, float]) ->
 def test_long_tails_are_noise() -> None:
     slow = [1.0] * 15 + [2.0] * 5
     assert noise(twins(slow, slow), 1.0, 1.0) == ("one timing in ten takes 2.00 times the median or more",)
+
+
+@pytest.mark.parametrize(
+    ("n", "critical"),
+    [(6, 0), (7, 2), (8, 3), (9, 5), (10, 8), (11, 10), (12, 13), (15, 25), (20, 52)],
+)
+def test_the_limits_are_those_of_wilcoxons_table(n: int, critical: int) -> None:
+    """The largest W that is significant at 5 %, two-sided; Wilcoxon 1945 and every table since."""
+    assert signed_rank_limit(n) == critical
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_few_numbers_have_an_interval_of_all_there_is(n: int) -> None:
+    values = np.arange(n, dtype=float)
+    assert signed_rank_limit(n) == 0
+    assert session_interval(values) == (pytest.approx(values.mean()), 0, n - 1)
+
+
+def test_the_interval_of_all_signs_of_a_set_of_numbers_misses_0_as_often_as_it_says() -> None:
+    """The definition: where every sign is as likely as its opposite, counted over all of them."""
+    sizes = np.array([0.3, 1.0, 1.7, 2.9, 4.1, 8.5, 16.2, 100.0])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T
+    intervals = [session_interval(row * sizes) for row in signs]
+    missed = sum(low > 0 or high < 0 for _, low, high in intervals)
+    assert missed == 2 * (1 + 1 + 1 + 2)  # subsets of the ranks with sum 0, 1, 2 and 3, on both sides
+    assert all(low <= middle <= high for middle, low, high in intervals)
+
+
+def test_one_session_that_was_disturbed_does_not_move_twelve() -> None:
+    values = np.linspace(-0.01, 0.01, 12)
+    disturbed = values.copy()
+    disturbed[5] = 5.0
+    _, low, high = session_interval(disturbed)
+    assert -0.01 <= low <= 0 <= high <= 0.01
+
+
+def test_luck_of_a_session_is_part_of_the_interval() -> None:
+    """Sessions that differ by 2 %, each timed to a hair: pooled rounds would exclude 1 nearly always."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for seed in range(200):
+        luck = 1 + 0.02 * rng.standard_normal((12, 2))
+        runs = [np.full(40, a / b) * (1 + 1e-4 * rng.standard_normal(40)) for a, b in luck]
+        _, low, high = ratio_interval(runs, seed)
+        wrong += low > 1 or high < 1
+    assert wrong <= 18  # 4.2 % expected: 8.4, and 18 is more than three standard deviations above
+
+
+def test_swapping_the_models_turns_the_interval_over() -> None:
+    rng = np.random.default_rng(0)
+    runs = [rng.uniform(0.8, 1.3, 10) for _ in range(8)]
+    middle, low, high = ratio_interval(runs, 0)
+    assert ratio_interval([1 / each for each in runs], 0) == pytest.approx((1 / middle, 1 / high, 1 / low))
+
+
+def test_started_once_the_rounds_are_all_there_is() -> None:
+    ratios = np.random.default_rng(0).uniform(0.9, 1.1, 50)
+    assert ratio_interval([ratios], 3) == median_interval(ratios, 3)

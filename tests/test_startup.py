@@ -1,4 +1,4 @@
-"""What a model costs before it answers: each is started alone, and in turn."""
+"""What a model costs before it answers: each part of it is measured alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tiny
 
 from bnfold import startup
 from bnfold.runners import make_runner
-from bnfold.startup import Startup, started
+from bnfold.startup import Startup, start_network, start_session, typical
 
 FEEDS = {"x": np.zeros((1, 3, 6, 6), np.float32)}
 
@@ -20,7 +20,6 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.log: list[str] = []
 
     def perf_counter(self) -> float:
         return self.now
@@ -33,43 +32,49 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def model(clock: Clock, name: str, load: list[float], first: float) -> Any:
-    """A model that takes this long to load, each time something else, and this long to run."""
-    times = iter(load)
-
+def test_loading_and_the_first_run_are_told_apart(clock: Clock) -> None:
     class Loaded:
         def __init__(self) -> None:
-            clock.now += next(times)
-            clock.log.append(name)
+            clock.now += 0.25
 
         def run(self, feeds: Any) -> None:
             assert feeds is FEEDS
-            clock.now += first
+            clock.now += 0.5
 
-    return Loaded
+        def prepared(self, feeds: Any) -> Any:
+            return lambda: "ready"
 
-
-def test_each_is_started_in_turn_and_the_middle_one_counts(clock: Clock) -> None:
-    found = started([model(clock, "a", [0.1, 0.9, 0.2], 0.01), model(clock, "b", [0.05, 0.04, 0.06], 0.02)], FEEDS)
-    assert clock.log == ["a", "b"] * 3
-    assert [(each.load_ms, each.first_ms) for each in found] == [
-        (pytest.approx(200), pytest.approx(10)),
-        (pytest.approx(50), pytest.approx(20)),
-    ]
+    call, found = start_session(Loaded, FEEDS)  # type: ignore[arg-type]
+    assert (found.load_ms, found.first_ms) == (pytest.approx(250), pytest.approx(500))
+    assert call() == "ready"
 
 
-def test_what_takes_long_is_started_once(clock: Clock) -> None:
-    assert started([model(clock, "a", [5.0], 1.0)], FEEDS)[0].load_ms == pytest.approx(5000)
-    assert clock.log == ["a"]
+def test_a_network_has_nothing_to_load_and_holds_its_weights() -> None:
+    calls: list[str] = []
+
+    class Runner:
+        def prepared(self, feeds: Any) -> Any:
+            assert feeds is FEEDS
+            return lambda: calls.append("call")
+
+    def stopwatch(call: Any, repeats: int) -> float:
+        call()
+        return 0.125 * repeats
+
+    _, found = start_network(Runner, FEEDS, stopwatch, 1000, lambda call: 234)  # type: ignore[arg-type]
+    assert found == Startup(None, 125, 1234)
+    _, found = start_network(Runner, FEEDS, stopwatch, 1000, lambda call: None)  # type: ignore[arg-type]
+    assert found.peak_bytes is None
 
 
-def test_the_largest_peak_counts_and_an_unknown_one_is_none() -> None:
-    assert startup._typical([Startup(1, 1, 5), Startup(3, 2, 9), Startup(2, 3, None)]) == Startup(2, 2, 9)
-    assert startup._typical([Startup(1, 1, None)]).peak_bytes is None
+def test_the_middle_times_count_and_the_largest_peak() -> None:
+    assert typical([Startup(1, 1, 5), Startup(30, 2, 9), Startup(2, 3, None)]) == Startup(2, 2, 9)
+    assert typical([Startup(None, 4, None)]) == Startup(None, 4, None)
 
 
 def test_a_session_is_loaded_and_run() -> None:
-    [found] = started([lambda: make_runner("ort", tiny.conv_bn().SerializeToString(), threads=1)], FEEDS)
+    call, found = start_session(lambda: make_runner("ort", tiny.conv_bn().SerializeToString(), threads=1), FEEDS)
+    assert list(call()) == ["y"]
     assert found.load_ms is not None
     assert found.load_ms > 0
     assert found.first_ms > 0

@@ -34,7 +34,9 @@ class Sleeper:
         self._seconds = seconds
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        assert not gc.isenabled() or len(self._clock.order) < 9, "the garbage collector runs during a timing"
+        assert not gc.isenabled() or len(self._clock.order) < 3 * timing.FIRST_CALLS, (
+            "the garbage collector runs during a timing"
+        )
         self._clock.order.append(self.name)
         self._clock.now += self._seconds
         return {}
@@ -54,7 +56,7 @@ def rounds(runners: list[Sleeper], min_time: float) -> np.ndarray:
 
 def test_sessions_take_turns_in_random_order(clock: Clock) -> None:
     times = rounds([Sleeper(clock, 0.0011, name) for name in "abc"], 0.1)
-    turns = ["".join(clock.order[start : start + 3]) for start in range(9, len(clock.order), 3)]
+    turns = ["".join(clock.order[start : start + 3]) for start in range(3 * timing.FIRST_CALLS, len(clock.order), 3)]
     assert len(turns) == len(times) > timing.MIN_ROUNDS
     assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
     assert len(set(turns)) == 6
@@ -79,7 +81,7 @@ def test_a_slow_model_is_timed_a_few_times_whatever_it_takes(clock: Clock) -> No
 def test_a_fast_model_is_repeated_within_a_timing(clock: Clock) -> None:
     times = rounds([Sleeper(clock, 1e-5), Sleeper(clock, 2e-5)], 0.05)
     np.testing.assert_allclose(times, np.broadcast_to([1e-5, 2e-5], times.shape))
-    assert len(clock.order) == 6 + len(times) * 2 * 100
+    assert len(clock.order) == 2 * timing.FIRST_CALLS + len(times) * 2 * 100
 
 
 def test_a_stopwatch_of_another_kind_is_what_counts(clock: Clock) -> None:

@@ -1,0 +1,120 @@
+"""Models are started several times in random order, as often as their start allows, and timed each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfold import sessions, timing
+from bnfold.sessions import how_many, time_sessions
+from bnfold.startup import Startup
+
+
+class Machine:
+    """A clock that only models move, and the models: each session of one is faster or slower by luck."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.started: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def starter(self, name: str, seconds: list[float], start: float = 0.001) -> Any:
+        luck = iter(seconds)
+
+        def begin() -> Any:
+            self.started.append(name)
+            self.now += start
+            taken = next(luck)
+
+            def call() -> None:
+                self.now += taken
+
+            return call, Startup(None, len(self.started), None)
+
+        return begin
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+    monkeypatch.setattr(sessions, "time", made)
+    monkeypatch.setattr(timing, "time", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("start_s", "min_time", "expected"),
+    [
+        (0.0, 1.0, 12),
+        (1 / 12, 1.0, 12),
+        (0.1, 1.0, 8),
+        (1 / 8, 1.0, 8),
+        (0.13, 1.0, 6),
+        (10 / 6, 1.0, 6),
+        (1.7, 1.0, 1),
+        (1.7, 2.0, 6),
+    ],
+)
+def test_models_are_started_as_often_as_that_allows(start_s: float, min_time: float, expected: int) -> None:
+    assert how_many(start_s, min_time) == expected
+
+
+def test_every_start_has_its_rounds_and_its_luck(machine: Machine) -> None:
+    luck = {name: [factor * (1 + 0.01 * k) for k in range(12)] for name, factor in (("a", 0.002), ("b", 0.003))}
+    times, startups = time_sessions([machine.starter(*each) for each in luck.items()], min_time=1.2, seed=0)
+    assert len(times) == 12
+    for k, each in enumerate(times):
+        np.testing.assert_allclose(each, np.broadcast_to([luck["a"][k], luck["b"][k]], each.shape), rtol=1e-6)
+    assert [len(made) for made in startups] == [12, 12]
+    assert sum(float(each.sum()) for each in times) == pytest.approx(1.2, rel=0.1)
+
+
+def test_what_starting_cost_stays_with_its_model(machine: Machine) -> None:
+    _, startups = time_sessions([machine.starter(name, [0.002] * 12) for name in "ab"], min_time=0.1, seed=0)
+    for name, made in zip("ab", startups, strict=True):
+        assert [machine.started[int(startup.first_ms) - 1] for startup in made] == [name] * len(made)
+
+
+def test_they_are_started_in_random_order(machine: Machine) -> None:
+    time_sessions([machine.starter(name, [0.002] * 12) for name in "abc"], min_time=1.0, seed=0)
+    turns = {"".join(machine.started[start : start + 3]) for start in range(0, 36, 3)}
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+    assert len(turns) >= 4
+
+
+def test_what_starts_slowly_is_started_once_and_timed_as_often(machine: Machine) -> None:
+    times, _ = time_sessions([machine.starter(name, [2.0], start=60.0) for name in "ab"], min_time=1.0, seed=0)
+    assert [len(each) for each in times] == [timing.MIN_ROUNDS]
+    times, _ = time_sessions([machine.starter(name, [2e-3]) for name in "ab"], min_time=1.0, seed=0, once=True)
+    assert len(times) == 1
+
+
+def test_there_are_no_fewer_rounds_in_all_for_a_slow_model(machine: Machine) -> None:
+    times, _ = time_sessions([machine.starter(name, [1.0] * 12) for name in "ab"], min_time=1.0, seed=0)
+    assert sum(map(len, times)) >= timing.MIN_ROUNDS
+    assert len(times) == 12
+
+
+def test_a_device_is_spun_up_once_and_kept_warm(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    plain = timing.time_rounds
+
+    def noted(*arguments: Any, spin_up: float, **more: Any) -> Any:
+        asked.append(spin_up)
+        return plain(*arguments, spin_up=spin_up, **more)
+
+    monkeypatch.setattr(sessions, "time_rounds", noted)
+    time_sessions([machine.starter("a", [0.01] * 12)], min_time=1.0, seed=0, spin_up=1.0)
+    assert asked == [1.0] + [sessions.WARM_S] * 11
+
+
+def test_progress_goes_up_to_1(machine: Machine) -> None:
+    seen: list[float] = []
+    time_sessions([machine.starter("a", [0.01] * 12)], min_time=1.0, seed=0, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+    assert seen[0] < 0.1
