@@ -18,6 +18,7 @@ from bnfold.certificate.bounds import Bound
 from bnfold.certificate.forms import Form, Mismatch, Term, Unit, channel_of, settled, spread, vector
 from bnfold.certificate.sides import Side, sizes_of
 from bnfold.certificate.taps import Taps
+from bnfold.certificate.units import nothing
 
 
 def applied(side: Side, form: Form, taps: Taps, bias: Bound) -> Form:
@@ -33,9 +34,10 @@ def applied(side: Side, form: Form, taps: Taps, bias: Bound) -> Form:
         Mismatch: What it reads is no sum of scaled tensors, or its shift does not pass.
     """
     form, shift = _passed(side, form, taps)
-    alone = len(form.terms) == 1
+    read = {value: term for value, term in form.terms.items() if not nothing(term).all()} or dict(form.terms)
+    alone = len(read) == 1
     terms: dict[Hashable, Term] = {}
-    for value, term in form.terms.items():
+    for value, term in read.items():
         kernel, around = taps, (0,) * len(taps.window)
         if isinstance(term, Taps):
             padding = _padding(term, taps)

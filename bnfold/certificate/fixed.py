@@ -65,7 +65,7 @@ class Fixed:
             except Mismatch:
                 continue
             if found is not None and np.isfinite(found).any():
-                self._known[node.outputs[0]] = found
+                self._known[node.outputs[0]] = narrow(found)
 
     def _result(self, node: ir.Node) -> Array | None:
         form = meaning(self.side, node, lambda value: Form.of(value, rank_of(value)))
@@ -109,7 +109,7 @@ class Fixed:
         for result, value in zip(results, node.outputs, strict=False):
             found = np.where(result.scale.mid == HERE, np.nan, result.scale.mid)
             if np.isfinite(found).any():
-                self._known[value] = found
+                self._known[value] = narrow(found)
         return None
 
     def _concat(self, node: ir.Node) -> Array | None:
@@ -128,6 +128,15 @@ class Fixed:
             shape[axis] = int(size)  # type: ignore[arg-type]
             wide.append(np.broadcast_to(np.full((1,) * len(shape), np.nan) if part is None else part, shape))
         return np.concatenate(wide, axis=axis)
+
+
+def narrow(array: Array) -> Array:
+    """The same constants with size 1 along axes on which they do not vary."""
+    for axis, size in enumerate(array.shape):
+        first = array.take([0], axis=axis) if size > 1 else array
+        if size > 1 and ((first == array) | (np.isnan(first) & np.isnan(array))).all():
+            array = first
+    return array
 
 
 def aligned(array: Array, rank: int) -> Array:

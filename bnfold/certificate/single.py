@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.certificate import moves
 from bnfold.certificate.bounds import UNKNOWN, Array, Bound
 from bnfold.certificate.forms import Mismatch, Unit, plain
 from bnfold.certificate.linear import zero_pads
@@ -89,6 +90,31 @@ def average(axes: Callable[[Pair], Sequence[int]], *, positive: bool = False, ze
     return law
 
 
+def averaged(pair: Pair, unit: Unit, axes: Sequence[int]) -> Unit:
+    """The unit of a mean over axes: the scale may not vary along them, the shift is averaged.
+
+    Where a value is constant before and after, its scale is whatever that of the others is.
+    """
+    scale, shift, fixed = unit.scale, unit.shift, pair.fixed(unit.value)
+    if fixed is not None and any(scale.mid.shape[axis] != 1 for axis in axes):
+        free = np.isfinite(fixed.mid) & np.isfinite(scale.mid)
+        others = np.where(free, -np.inf, scale.mid).max(axis=tuple(axes), keepdims=True)
+        common = scale.where(free, Bound.exact(np.where(np.isfinite(others), others, 1.0)))
+        zero = Bound.filled(0.0, scale.rank)
+        scale, shift = common, shift + (scale - common) * zero.where(free, fixed)
+    for axis in axes:
+        if shift.mid.shape[axis] != 1:
+            wide = (np.broadcast_to(array, shift.mid.shape) for array in (shift.mid, shift.err))
+            shift = Bound(*(array.mean(axis=axis, keepdims=True) for array in wide))
+    return Unit(unit.value, moves.even(scale, axes), shift)
+
+
+def mean(pair: Pair, units: Units) -> list[Unit]:
+    """GlobalAveragePool."""
+    unit = averaged(pair, only(units), space(pair))
+    return [pair.result(unit.scale, unit.shift)]
+
+
 def space(pair: Pair) -> Sequence[int]:
     """The axes of space."""
     return range(2, rank_of(pair.x()))
@@ -131,7 +157,7 @@ def reduce(pair: Pair, units: Units) -> list[Unit]:
     if not axes and attr(node, "noop_with_empty_axes", 0):
         return [pair.result(unit.scale, unit.shift)]
     gone = {axis % rank for axis in axes} or set(range(rank))
-    unit = pair.even(unit, sorted(gone))
+    unit = averaged(pair, unit, sorted(gone)) if node.op_type == "ReduceMean" else pair.even(unit, sorted(gone))
     if node.op_type == "ReduceSum":
         unit = pair.unshifted(unit)
     if node.op_type in ("ReduceMax", "ReduceMin"):

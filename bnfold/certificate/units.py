@@ -64,6 +64,22 @@ def unit_in(form: Form, target: Form, value: Hashable, fixed: Fixed, *, losing: 
     return Unit(value, scale, shift, form.dead)
 
 
+def same_constants(unit: Unit, fixed: Bound | None) -> Unit:
+    """The same unit, in which constant channels that are the same before and after have no scale and no shift.
+
+    Args:
+        unit: Any unit.
+        fixed: What constant its value is, per channel, NaN where it is none; None where it never is.
+    """
+    if fixed is None or fixed.rank != unit.scale.rank:
+        return unit
+    here = (unit.scale.mid == 0) & (unit.scale.err == 0) & (unit.shift - fixed).holds(0.0)
+    if not here.any():
+        return unit
+    one, zero = Bound.filled(1.0, unit.scale.rank), Bound.filled(0.0, unit.scale.rank)
+    return Unit(unit.value, unit.scale.where(here, one), unit.shift.where(here, zero), unit.dead)
+
+
 def silent(form: Form) -> NDArray[np.bool_]:
     """The channels to which no term contributes anything."""
     quiet = np.ones((1,) * form.rank, dtype=bool)

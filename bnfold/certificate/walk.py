@@ -29,7 +29,7 @@ from bnfold.certificate.near import FURTHEST, demand_as_large, needed, readers, 
 from bnfold.certificate.pair import Pair, agree, alike, demand_same, rigid
 from bnfold.certificate.sides import Of, Side, rank_of, sizes_of
 from bnfold.certificate.taps import Taps
-from bnfold.certificate.units import nothing, silent, unit_in
+from bnfold.certificate.units import nothing, same_constants, silent, unit_in
 from bnfold.frontends.context import ONNX_DOMAINS, bodies
 
 ONCE = 0.5  # units in the last place that one correct rounding may take
@@ -357,7 +357,7 @@ class Walk:
                 mismatches.append(mismatch if named else Mismatch(str(mismatch)))
                 continue
             for value, unit in zip(node.outputs, results, strict=False):
-                self.forms[value] = unit.form
+                self.forms[value] = same_constants(unit, self.fixed.of(unit.value)).form
             self._settle(node, units)
             return
         if node.op_type == "AveragePool" and self._as_convolution(node):
