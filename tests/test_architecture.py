@@ -52,6 +52,7 @@ FLOORS = [
         "unpickled",
         "onnxfile",
         "onnxbounds",
+        "onnxoperators",
         "capture",
         "examples",
         "opening",

@@ -15,7 +15,8 @@ def test_name_in_an_error(attack: Attack) -> None:
         "model.onnx",
         says=(
             "error[UNREADABLE]: model.onnx is a damaged ONNX file: "
-            "'a\ufffd[2J\ufffd]0;owned\ufffd\ufffd1m\ufffdtxt\ufffd[red]<b>alert</b>&' reads 'z', which nothing produces\n"
+            "'a\ufffd[2J\ufffd]0;owned\ufffd\ufffd1m\ufffdtxt\ufffd[red]<b>alert</b>&' reads 'z', "
+            "which nothing produces\n"
             "Download or export it again.\n"
         ),
     )
