@@ -1,6 +1,6 @@
 """Whether the operators of an ONNX file are what the standard says: as many operands, and attributes of the right kind.
 
-Everything behind this takes an operator at its word: that a MatMul has two operands, that an axis is a number. A runtime
+Everything behind this takes an operator at its word: a MatMul has two operands, an axis is a number. A runtime
 refuses what is not so, and so does this, before any work. Operators that the standard does not know pass.
 """
 
@@ -99,6 +99,6 @@ def _schema(op_type: str, domain: str, version: int) -> Signature | None:
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
         tuple(index for index, operand in enumerate(schema.inputs) if operand.option == single),
-        {key: int(attribute.type.value) for key, attribute in schema.attributes.items()},
+        {key: int(attribute.type) for key, attribute in schema.attributes.items()},
         frozenset(key for key, attribute in schema.attributes.items() if attribute.required),
     )
