@@ -66,6 +66,8 @@ def _wrong(node: onnx.NodeProto, versions: Mapping[str, int]) -> str:
         if field and not attribute.ref_attr_name and not attribute.HasField(field):
             return f"has an empty attribute '{printable(attribute.name)}'"
     domain = "" if node.domain in STANDARD else node.domain
+    if not domain and domain not in versions:
+        return f"({printable(node.op_type)}) is an operator of the standard, of which no opset is named"
     schema = _schema(node.op_type, domain, versions[domain]) if domain in versions else None
     if schema is None:
         return ""
@@ -78,10 +80,18 @@ def _wrong(node: onnx.NodeProto, versions: Mapping[str, int]) -> str:
         return f"({printable(node.op_type)}) lacks an operand"
     for attribute in node.attribute:
         kind = attributes.get(attribute.name)
-        if kind is not None and kind != attribute.type:
+        if kind is not None and (kind != attribute.type or not _is_text(attribute)):
             return f"({printable(node.op_type)}) has an attribute '{printable(attribute.name)}' of another kind"
     missing = needed - set(names)
     return f"({printable(node.op_type)}) lacks the attribute '{min(missing)}'" if missing else ""
+
+
+def _is_text(attribute: onnx.AttributeProto) -> bool:
+    """Whether what is a text can be read as one."""
+    try:
+        return all(text.decode("utf-8") is not None for text in (attribute.s, *attribute.strings))
+    except UnicodeDecodeError:
+        return False
 
 
 Signature = tuple[tuple[int, int], tuple[int, int], tuple[int, ...], dict[str, int], frozenset[str]]
