@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from bnfold.arrays import read_header
 from bnfold.batches import LABELS, Array, Batch, usual_rows
-from bnfold.errors import UnreadableError, UnsafeError
+from bnfold.errors import BnfoldError, UnreadableError, UnsafeError
 from bnfold.feeds import InputDecl
 from bnfold.wording import first_line, printable
 
@@ -110,7 +109,7 @@ class _Reading:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ValueError) and "allow_pickle" in str(error):
             raise UnsafeError(f"{self._name} holds pickled objects", "Save plain arrays of numbers.") from error
-        if isinstance(error, (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)):
+        if isinstance(error, Exception) and not isinstance(error, BnfoldError):
             raise UnreadableError(f"{self._name} is damaged: {first_line(error)}", "Write it again.") from error
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.errors import LimitError, UnreadableError, UnsafeError, UsageError
+from bnfold.errors import BnfoldError, LimitError, UnreadableError, UnsafeError, UsageError
 from bnfold.specs import MAX_BYTES, parse_bytes, written
 
 Array = NDArray[Any]
@@ -78,10 +77,13 @@ def load_input_data(path: str | os.PathLike[str], max_bytes: int | str = MAX_BYT
                 arrays = {key: loaded[key] for key in loaded.files}
     except OSError as error:
         raise UnreadableError(f"cannot read {name}: {error.strerror or error}", "Check the path.") from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except BnfoldError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise whatever a damaged file made them trip over
         if "allow_pickle" in str(error):
             raise UnsafeError(f"{name} holds pickled objects", "Save plain arrays of numbers.") from error
-        raise UnreadableError(f"{name} is damaged: {str(error).splitlines()[0]}", "Write it again.") from error
+        said = str(error).splitlines() or [type(error).__name__]
+        raise UnreadableError(f"{name} is damaged: {said[0]}", "Write it again.") from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()) or not arrays:
         raise UnreadableError(f"{name} is a zip file without arrays", "Write it with numpy.savez.")
     return arrays

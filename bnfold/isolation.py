@@ -79,8 +79,9 @@ def isolated(command: str, arguments: Mapping[str, Any]) -> Report:
     tell = given.pop("progress") or (lambda stage, done: None)
     if not (math.isfinite(limits.seconds) and limits.seconds > 0):
         raise UsageError(f"--max-time {limits.seconds:g} is no time", "Pass a positive number of seconds.")
+    memory = limits.bytes()
     try:
-        request = pickle.dumps((command, given, limits.bytes(), limits.seconds))
+        request = pickle.dumps((command, given, memory, limits.seconds))
     except Exception as error:  # what an object of the caller's raises when it is pickled is not known
         raise UsageError(
             f"the arguments cannot be sent to another process: {first_line(error)}",

@@ -41,12 +41,9 @@ class Seen:
 
 def inlined(model: ir.Model) -> ir.Model:
     """A copy without local functions, in whose bodies BatchNorms would be out of sight."""
-    model = model.clone()
-    if model.functions:
-        from onnx_ir.passes.common import InlinePass
+    from bnfold.frontends import inline
 
-        InlinePass()(model)
-    return model
+    return inline.inlined(model.clone())
 
 
 def find_norms(model: ir.Model) -> tuple[tuple[Norm, ...], tuple[str, ...]]:

@@ -64,7 +64,7 @@ def every_tensor(proto: onnx.ModelProto, name: str) -> Iterator[onnx.TensorProto
     Raises:
         LimitError: Bodies are nested too deep.
     """
-    for graph in _graphs(proto, name):
+    for graph in every_graph(proto, name):
         yield from _tensors(graph)
 
 
@@ -73,8 +73,12 @@ def nbytes_of(tensor: onnx.TensorProto) -> int:
     return (math.prod(int(size) for size in tensor.dims) * BITS.get(tensor.data_type, 0) + 7) // 8
 
 
-def _graphs(proto: onnx.ModelProto, name: str) -> Iterator[Any]:
-    """Every graph and function, and the bodies inside them."""
+def every_graph(proto: onnx.ModelProto, name: str) -> Iterator[Any]:
+    """Every graph and function, and the bodies inside them.
+
+    Raises:
+        LimitError: They are nested too deep.
+    """
     level: list[Any] = [proto.graph, *proto.functions]
     for info in proto.training_info:
         level += [info.initialization, info.algorithm]

@@ -9,10 +9,12 @@ an order in which they can run.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bnfold.errors import LimitError, UnreadableError, UnsafeError, UnsupportedError
+from bnfold.quiet import silent_logs
 from bnfold.specs import MAX_BYTES
 from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
@@ -44,6 +46,7 @@ def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model,
 
     from bnfold.mapped import share_mappings
     from bnfold.onnxbounds import check_bounds
+    from bnfold.onnxoperators import check_operators
 
     if len(data) >= LARGEST_MESSAGE_BYTES:
         raise LimitError(
@@ -63,9 +66,12 @@ def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model,
     if not proto.graph.node:
         raise UnreadableError(f"{name} is an ONNX file without operators", "Export a model that computes something.")
     check_bounds(proto, name, limit)
+    check_operators(proto, name)
     folder = _check_external_data(proto, name)
     try:
-        model = onnx_ir.serde.deserialize_model(proto)
+        with silent_logs(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of keys of external data that mean nothing
+            model = onnx_ir.serde.deserialize_model(proto)
     except NotImplementedError as error:
         raise UnsupportedError(
             f"{name} cannot be represented ({first_line(error)})", "Export it without that."

@@ -56,7 +56,7 @@ def read_checkpoint(opened: Opened) -> tuple[object, tuple[str, ...]]:
     _read_ahead(opened)
     ours: list[Any] = [cls for cls in _layers() if cls not in torch.serialization.get_safe_globals()]
     with torch.serialization.safe_globals(ours), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # the reader judges what it meets
+        warnings.simplefilter("ignore")  # the reader judges what it meets
         try:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True), ()
@@ -126,7 +126,8 @@ def _globals_met(file: IO[bytes]) -> list[str]:
 
     ours: list[Any] = [cls for cls in _layers() if cls not in torch.serialization.get_safe_globals()]
     try:
-        with torch.serialization.safe_globals(ours):
+        with torch.serialization.safe_globals(ours), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return list(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except Exception:  # only the wording of a refusal depends on it
         return []

@@ -6,11 +6,13 @@ Everything heavy is imported when it is used: `bnfold --help` reads this file to
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +47,8 @@ class Terminal:
     def guard(self, work: Callable[[], int]) -> int:
         """Runs a command's work and turns what it raises into words and an exit code."""
         try:
-            return work()
+            with _plain_warnings():
+                return work()
         except BnfoldError as error:
             self.error(error)
             return error.exit_code
@@ -102,6 +105,31 @@ class Terminal:
             starter.cancel()
             starter.join()
             bar.stop()
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Prints warnings of libraries, and what they log, in one line each: they may hold names from a model."""
+
+    def show(message: Warning | str, *_: object, **more: object) -> None:
+        write(sys.stderr, f"warning: {one_line(str(message))}\n")
+
+    log, logging.lastResort = logging.lastResort, _PlainLog(logging.WARNING)
+    talkative = logging.getLogger("onnx_ir")  # says what it leaves out of every file it writes
+    level = talkative.level
+    talkative.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logging.lastResort = log
+        talkative.setLevel(level)
+
+
+class _PlainLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        write(sys.stderr, f"{one_line(self.format(record))}\n")
 
 
 def make_console(stream: TextIO, *, color: bool, like: TextIO | None = None) -> Console:

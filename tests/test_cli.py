@@ -609,6 +609,8 @@ def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
         assert set(ours) - printing == set(theirs) - {"progress", "picture"}
         for name in set(ours) - printing:
             default = ours[name].default
+            if name == "max_bytes":
+                default = parse_bytes("--max-bytes", default)
             if default is not None:
                 assert default == theirs[name].default
 

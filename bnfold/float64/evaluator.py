@@ -32,6 +32,7 @@ from bnfold.float64.resize import RESIZE
 from bnfold.float64.sequences import SEQUENCES
 from bnfold.float64.structure import STRUCTURE
 from bnfold.float64.window import WINDOW
+from bnfold.frontends.inline import inlined
 from bnfold.runners import as_ir
 from bnfold.spill import LARGE_BYTES, SMALL_BYTES
 
@@ -63,10 +64,7 @@ class Evaluator:
     def __init__(self, model: object, label: str = "the model") -> None:
         opened = as_ir(model)
         if opened.functions:
-            from onnx_ir.passes.common import InlinePass
-
-            opened = opened.clone()
-            InlinePass()(opened)
+            opened = inlined(opened.clone())
         self.graph: ir.Graph = opened.graph
         self._label = label
         self._opsets = dict(opened.opset_imports)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from bnfold.branches import may_merge
 from bnfold.choices import AS_USUAL, Choices
@@ -27,6 +26,7 @@ from bnfold.frontends.context import (
     value_names,
 )
 from bnfold.frontends.edit import Store, in_memory
+from bnfold.frontends.inline import inlined
 from bnfold.frontends.merge import Merger, held_values, merges_of
 from bnfold.frontends.reading import read_graph
 from bnfold.frontends.rewrite import find_misfits, rewrite_graph
@@ -103,8 +103,7 @@ class Prepared:
 
 def prepare(model: ir.Model, store: Store = in_memory) -> Prepared:
     """Make a model readable, in place."""
-    if model.functions:
-        model = InlinePass()(model).model
+    model = inlined(model)
     for node in nodes_within(model.graph):
         node.version = model.opset_imports.get(node.domain, node.version)
     names = value_names(model.graph)
