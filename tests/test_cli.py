@@ -23,6 +23,7 @@ from bnfold import export, leftover, metrics, options, pipeline, runners, stages
 from bnfold.bench import DEFAULT_MIN_TIME_S
 from bnfold.cli import app, main
 from bnfold.reasons import Reason
+from bnfold.specs import parse_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 
