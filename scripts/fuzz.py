@@ -157,9 +157,9 @@ def publish() -> None:
         found = data["graphs"]
         lines += paragraph(
             f"`python scripts/fuzz.py graphs --count {found['count']} --publish`: {found['count']:,} random graphs, "
-            f"drawn by Hypothesis, with {found['norms']:,} BatchNorms, of which {found['gone']:,} went. Computed in float64 "
-            f"before and after, and compared to 1e-9 of each output: {found['equal']:,} equal, {found['refused']:,} "
-            f"refused, {found['different']:,} different. {found['machine']}."
+            f"drawn by Hypothesis, with {found['norms']:,} BatchNorms, of which {found['gone']:,} went. Computed in "
+            f"float64 before and after, and compared to 1e-9 of each output: {found['equal']:,} equal, "
+            f"{found['refused']:,} refused, {found['different']:,} different. {found['machine']}."
         )
     if not PAGE.is_file():
         PAGE.write_text("# Reliability\n", encoding="utf-8")
