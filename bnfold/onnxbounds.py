@@ -52,10 +52,25 @@ def check_bounds(proto: onnx.ModelProto, name: str, limit: int) -> None:
         LimitError: It is nested too deep, has too many operators, or its tensors too many bytes.
         UnsupportedError: A tensor has an element type that bnfold does not know.
     """
+    if not _is_text(proto):
+        raise UnreadableError(f"{name} is a damaged ONNX file: a name in it is not UTF-8", AGAIN)
     total = sum(_check_tensor(tensor, name) for tensor in every_tensor(proto, name))
     if total > limit:
         raise LimitError(f"the tensors of {name} have {total} bytes, more than {limit}", "Raise --max-bytes.")
     _check_calls(proto, name)
+
+
+def _is_text(proto: Any) -> bool:
+    """Whether every name is text; protobuf hands out the bytes of one that is not."""
+    messages = [proto]
+    while messages:
+        for field, value in messages.pop().ListFields():
+            if field.type == field.TYPE_STRING:
+                if not all(isinstance(text, str) for text in ((value,) if isinstance(value, (str, bytes)) else value)):
+                    return False
+            elif field.message_type is not None:
+                messages += [value] if hasattr(value, "ListFields") else value
+    return True
 
 
 def every_tensor(proto: onnx.ModelProto, name: str) -> Iterator[onnx.TensorProto]:

@@ -86,6 +86,11 @@ def _wrong(node: onnx.NodeProto, versions: Mapping[str, int]) -> str:
     return f"({printable(node.op_type)}) lacks the attribute '{min(missing)}'" if missing else ""
 
 
+def _kind(attribute: Any) -> int:
+    """The number of an attribute's type, which is that of the message."""
+    return int(attribute.type.value)
+
+
 def _is_text(attribute: onnx.AttributeProto) -> bool:
     """Whether what is a text can be read as one."""
     try:
@@ -109,6 +114,6 @@ def _schema(op_type: str, domain: str, version: int) -> Signature | None:
         (schema.min_input, schema.max_input),
         (schema.min_output, schema.max_output),
         tuple(index for index, operand in enumerate(schema.inputs) if operand.option == single),
-        {key: int(attribute.type) for key, attribute in schema.attributes.items()},
+        {key: _kind(attribute) for key, attribute in schema.attributes.items()},
         frozenset(key for key, attribute in schema.attributes.items() if attribute.required),
     )

@@ -2,7 +2,7 @@
 
     python scripts/fuzz.py files  --count 10000              broken files of every format
     python scripts/fuzz.py files  --only 4711                one case again, which is left in a folder
-    python scripts/fuzz.py graphs --count 20000              random graphs fold to an equal function
+    python scripts/fuzz.py graphs --count 20000              random graphs fold to an equal function; in pieces of 500
     python scripts/fuzz.py files  --count 1000 --publish     goes on where the last one stopped, and writes
                                                              docs/reliability.md
     python scripts/fuzz.py files  --again --publish          the cases that were bugs, once more
@@ -156,11 +156,10 @@ def publish() -> None:
     if "graphs" in data:
         found = data["graphs"]
         lines += paragraph(
-            f"`python scripts/fuzz.py graphs --count {found['count']} --seed {found['seed']} --publish`: "
-            f"{found['count']:,} random graphs, drawn by Hypothesis, with {found['norms']:,} BatchNorms, of which "
-            f"{found['gone']:,} went. Computed in float64 before and after, and compared to 1e-9 of each output: "
-            f"{found['equal']:,} equal, {found['refused']:,} refused, {found['different']:,} different. "
-            f"{found['machine']}."
+            f"`python scripts/fuzz.py graphs --count {found['count']} --publish`: {found['count']:,} random graphs, "
+            f"drawn by Hypothesis, with {found['norms']:,} BatchNorms, of which {found['gone']:,} went. Computed in "
+            f"float64 before and after, and compared to 1e-9 of each output: {found['equal']:,} equal, "
+            f"{found['refused']:,} refused, {found['different']:,} different. {found['machine']}."
         )
     if not PAGE.is_file():
         PAGE.write_text("# Reliability\n", encoding="utf-8")
@@ -175,9 +174,8 @@ def measured() -> dict[str, Any]:
 
 def record(name: str, found: dict[str, Any]) -> None:
     """Adds what was measured, and writes the page again."""
-    write_json(
-        MEASURED, {**measured(), name: {**found, "machine": machine("torch", "onnx", "onnxruntime", "safetensors")}}
-    )
+    where = machine("torch", "onnx", "onnxruntime", "safetensors")
+    write_json(MEASURED, {**measured(), name: {**found, "machine": where}})
     publish()
 
 
@@ -207,10 +205,13 @@ def main() -> int:
         return 0
     until = time.monotonic() + 60 * arguments.minutes
     if arguments.what == "graphs":
-        found = fold_graphs(arguments.count, arguments.seed, until)
+        graphs = measured().get("graphs", {}) if arguments.publish else {}
+        seed = graphs.get("seed", arguments.seed)
+        found = fold_graphs(arguments.count, seed, until, graphs.get("pieces", 0))
         print(found)
         if arguments.publish:
-            record("graphs", {**found, "seed": arguments.seed})
+            total = {key: value + (graphs.get(key, 0) if key != "pieces" else 0) for key, value in found.items()}
+            record("graphs", {**total, "seed": seed})
         return int(found["different"] > 0)
     before = measured().get("files", {"seed": arguments.seed, "next": 0, "counts": {}, "bugs": {}})
     first = before["next"] if arguments.publish and arguments.first is None else arguments.first or 0

@@ -25,13 +25,14 @@ RELATIVE, INNER = 1e-9, 1e-12
 PIECE = 500  # graphs that are drawn from one seed
 
 
-def fold_graphs(count: int, seed: int, until: float) -> dict[str, int]:
+def fold_graphs(count: int, seed: int, until: float, piece: int = 0) -> dict[str, int]:
     """Counts of graphs by what became of them, and of their BatchNorms.
 
     Args:
         count: How many graphs.
         seed: Where the drawing begins.
         until: When to stop, on the monotonic clock.
+        piece: How many pieces were drawn before.
     """
     found = dict.fromkeys(("count", "equal", "refused", "different", "norms", "gone"), 0)
 
@@ -52,7 +53,6 @@ def fold_graphs(count: int, seed: int, until: float) -> dict[str, int]:
         if not same:
             print(f"different: {spec}", flush=True)
 
-    piece = 0
     while found["count"] < count and time.monotonic() < until:
         kind = specs(anything=piece % 2 == 1, sharing=piece % 4 >= 2)
         draw = settings(
@@ -64,7 +64,7 @@ def fold_graphs(count: int, seed: int, until: float) -> dict[str, int]:
         )(given(st.shared(kind, key="graph"))(take))
         seeded(f"{seed}:{piece}")(draw)()
         piece += 1
-    return found
+    return {**found, "pieces": piece}
 
 
 def is_same(spec: Spec, got: dict[str, np.ndarray]) -> bool:
