@@ -17,6 +17,7 @@ A file is opened once: what was checked, hashed and read are the same bytes, or 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ from bnfold.errors import LimitError, UnreadableError, UsageError
 from bnfold.pickles import Opened, read_checkpoint, read_legacy, read_pickle, read_pt2, read_torchscript
 from bnfold.specs import MAX_BYTES, parse_bytes
 from bnfold.weights import STATE, fill, folded_in, unwrap
-from bnfold.wording import KNOWN_FORMATS, first_line
+from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
 if TYPE_CHECKING:
     from bnfold.remodel import FoldedState
@@ -161,7 +162,7 @@ def _opened(name: str) -> Iterator[IO[bytes]]:
             raise UnreadableError(f"{name} is not a regular file", "Save it to a file first.")
         file = open(name, "rb")  # noqa: SIM115 - closed below; the errors of the block that uses it are not ours
     except FileNotFoundError as error:
-        raise UnreadableError(f"there is no file {name}", advice) from error
+        raise UnreadableError(f"there is no file {name}", _nearest(name) or advice) from error
     except (OSError, ValueError) as error:
         raise UnreadableError(f"cannot open {name}: {getattr(error, 'strerror', None) or error}", advice) from error
     with file:
@@ -169,6 +170,16 @@ def _opened(name: str) -> Iterator[IO[bytes]]:
             yield file
         except OSError as error:
             raise UnreadableError(f"cannot read {name}: {error.strerror or error}", "Check the disk.") from error
+
+
+def _nearest(name: str) -> str:
+    """The files of the folder that are called nearly so, as a question; empty where there are none."""
+    folder, wanted = os.path.split(name)
+    try:
+        found = difflib.get_close_matches(wanted, os.listdir(folder or "."), n=2)
+    except (OSError, ValueError):
+        return ""
+    return f"Did you mean {printable(' or '.join(os.path.join(folder, each) for each in found))}?" if found else ""
 
 
 def _sha256(file: IO[bytes]) -> str:

@@ -5,6 +5,7 @@ Everything heavy is imported when it is used: `bnfold --help` reads this file to
 
 from __future__ import annotations
 
+import difflib
 import io
 import logging
 import os
@@ -185,7 +186,8 @@ def usage_error(error: Any) -> UsageError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "bnfold"
     what, _, guess = str(getattr(error, "message", "") or error.format_message()).partition(" Did you mean ")
-    possibilities = sorted(getattr(error, "possibilities", None) or [])
+    meant, possibilities = str(getattr(error, "option_name", "")), getattr(error, "possibilities", None) or []
+    possibilities = difflib.get_close_matches(meant, possibilities, n=2, cutoff=0.75) or sorted(possibilities)
     if getattr(error, "param", None) is not None:
         what = error.format_message()
     elif possibilities:

@@ -1,0 +1,81 @@
+"""What people get wrong in their first minutes, and the line that says what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from bnfold.cli import main
+
+NETS = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+"""
+
+MISTAKES = {
+    "a misspelt command": (["convrt", "model.onnx"], 2, "Did you mean 'convert'? See bnfold --help."),
+    "a misspelt flag": (["convert", "model.onnx", "--ouput", "x.onnx"], 2, "Did you mean --output? See bnfold convert"),
+    "a misspelt file": (["inspect", "modle.onnx"], 3, "Did you mean model.onnx"),
+    "a checkpoint without its network": (
+        ["convert", "weights.pt"],
+        2,
+        "Pass the code that builds it: --arch pkg.mod:factory or --arch path/file.py:factory.",
+    ),
+    "a network without its input": (
+        ["convert", "weights.pt", "--arch", "nets.py:net"],
+        2,
+        "Pass the shape the network was trained with, e.g. --input",
+    ),
+    "a factory that is not there": (["convert", "weights.pt", "--arch", "nets.py:nett"], 2, "It defines net."),
+    "the wrong shape": (
+        ["convert", "weights.pt", "--arch", "nets.py:net", "--input", "1x1x8x8"],
+        2,
+        "Pass the shape the network was trained with",
+    ),
+    "the output exists": (["convert", "model.onnx"], 5, "Pass --force to replace it, or name another output: -o FILE."),
+    "a script for a model": (["inspect", "nets.py"], 3, "bnfold reads"),
+    "a folder for a model": (["inspect", "."], 3, "Pass the file inside it."),
+    "a program where weights were meant": (
+        ["inspect", "scripted.pt"],
+        3,
+        "Only if you trust whoever made it, pass --tru",
+    ),
+    "a misspelt reason": (["explain", "ZEROPAD"], 2, "Did you mean ZERO-PAD? See them all: bnfold explain."),
+    "a misspelt number to fail on": (["inspect", "model.onnx", "--fail-on", "kep>0"], 2, "Did you mean kept?"),
+    "a runtime for the other kind of model": (["bench", "model.onnx", "--runtime", "torch"], 2, "Use one of: ort, "),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mistakes")
+    onnx.save(tiny.conv_bn(), folder / "model.onnx")
+    (folder / "model.folded.onnx").write_bytes(b"mine")
+    (folder / "nets.py").write_text(NETS)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    torch.save(network.state_dict(), folder / "weights.pt")
+    torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3, 8, 8)), folder / "scripted.pt")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit, which people still use
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_leads_to_what_to_do_next(
+    mistake: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, code, advice = MISTAKES[mistake]
+    monkeypatch.chdir(folder)
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    what, next_step = err.splitlines()
+    assert what.startswith("error[")
+    assert next_step.startswith(advice)
+    assert (folder / "model.folded.onnx").read_bytes() == b"mine"
