@@ -26,6 +26,7 @@ FLOORS = [
         "window",
         "specs",
         "wording",
+        "fragment",
         "files",
         "quiet",
         "recipe",
@@ -35,7 +36,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "unitranges", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
+    {"plan", "absorbers", "unitranges", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
     {"frontends"},
     {
         "load",

@@ -82,8 +82,8 @@ class Row:
 def verdict(run: Run) -> Verdict:
     """The run in one sentence."""
     checked = run.get("verification")
-    failures = [*(checked or {}).get("failures", ()), *run.get("failures", ())]
-    command, passed = run.get("command", "convert"), bool(run.get("passed", True))
+    failures = [*((checked or {}).get("failures") or ()), *(run.get("failures") or ())]
+    command, passed = run.get("command") or "convert", run.get("passed") is not False
     faster = _faster(run)
     if command in ("convert", "inspect"):
         fate, state = _fate(run, "would fold" if command == "inspect" else "folded")
@@ -132,7 +132,7 @@ def _same(checked: Mapping[str, Any]) -> str:
 
 
 def _faster(run: Run) -> str:
-    rows = (run.get("benchmark") or {}).get("rows", ())
+    rows = (run.get("benchmark") or {}).get("rows") or ()
     said = [
         f"{row['runtime']}: {row['verdict'] if row.get('speedup') is not None else milliseconds(row['before_ms'])}"
         for row in rows
@@ -164,7 +164,7 @@ def tiles(run: Run) -> list[Tile]:
     checked = run.get("verification")
     if checked:
         found.append(_difference(checked))
-    for row in (run.get("benchmark") or {}).get("rows", ())[:2]:
+    for row in ((run.get("benchmark") or {}).get("rows") or ())[:2]:
         if row.get("speedup") is not None:
             interval = span((row.get("low"), row.get("high")))
             found.append(Tile(f"Speed, {row['runtime']}", f"{number(row['speedup'])}×", "", interval))
@@ -177,7 +177,7 @@ def tiles(run: Run) -> list[Tile]:
 
 
 def _difference(checked: Mapping[str, Any]) -> Tile:
-    outputs = checked.get("outputs", ())
+    outputs = checked.get("outputs") or ()
     ratios = [output["ratio"] for output in outputs if output.get("ratio") is not None]
     if ratios:
         return Tile("Rounding error", f"{max(ratios):.2f}×", "", "of the original's")
@@ -190,7 +190,7 @@ def rows(run: Run) -> list[Row]:
     if run["sites"]:
         return [_row(site) for site in run["sites"]]
     picture = run.get("picture") or {}
-    norms = [node for node in picture.get("before", ()) if node["op"] == "BatchNormalization"]
+    norms = [node for node in picture.get("before") or () if node["op"] == "BatchNormalization"]
     known = picture.get("after") is not None
     fate = {"gone": "gone"} if known else {}
     return [
@@ -200,11 +200,11 @@ def rows(run: Run) -> list[Row]:
 
 def affines(run: Run) -> list[Row]:
     """The other per-channel affines."""
-    return [_row(site) for site in run.get("affines", ())]
+    return [_row(site) for site in run.get("affines") or ()]
 
 
 def _row(site: Mapping[str, Any]) -> Row:
-    reason = site["reason"] or {"code": "", "text": ""}
+    reason = site.get("reason") or {"code": "", "text": ""}
     return Row(
         site["name"], site["op"], site["status"], reason["code"], reason["text"], tuple(site["into"]), site.get("units")
     )
