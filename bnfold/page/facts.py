@@ -96,15 +96,17 @@ def verdict(run: Run) -> Verdict:
         checked_too = "" if command == "inspect" else f", {_same(checked)}" if checked else ", not verified"
         return Verdict(state, f"{fate}{checked_too}{f'; {faster}' if faster else ''}.", ())
     if command == "verify" and checked:
-        good = f"The same function: {_same(checked)}." if checked["passed"] else "Not the same function."
-        return Verdict("good" if passed else "bad", good, tuple(failures))
+        return Verdict("good" if passed else "bad", _sentence(_same(checked)), tuple(failures))
     if command == "drift" and run.get("drift"):
         drifted, layers = run["drift"]["drifted"], len(run["drift"]["layers"])
         who = f"None of {plural(layers, 'BatchNorm')}" if not drifted else f"{drifted} of {plural(layers, 'BatchNorm')}"
         state = "bad" if not passed else "mixed" if drifted else "good"
         return Verdict(state, f"{who} drifted from {run['drift']['data']}.", tuple(failures))
-    sentence = f"{faster[:1].upper()}{faster[1:]}." if faster else "Timed."
-    return Verdict("good" if passed else "bad", sentence, tuple(failures))
+    return Verdict("good" if passed else "bad", _sentence(faster or "nothing was measured"), tuple(failures))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _fate(run: Run, verb: str) -> tuple[str, str]:
@@ -123,21 +125,30 @@ def _fate(run: Run, verb: str) -> tuple[str, str]:
 
 
 def _same(checked: Mapping[str, Any]) -> str:
-    inputs = plural(checked["inputs"], "input")
     if not checked["passed"]:
-        return "which is not the same function"
+        return "not the same function"
     if (checked.get("certificate") or {}).get("proved"):
-        return f"proved for all inputs and compared on {inputs}"
-    return f"compared on {inputs}"
+        return "proved to be the same function for all inputs"
+    return f"the same function on {plural(checked['inputs'], 'input')}"
 
 
 def _faster(run: Run) -> str:
+    """What may be claimed of the speed: where an interval leaves 1 and the control's."""
     rows = (run.get("benchmark") or {}).get("rows") or ()
-    said = [
-        f"{row['runtime']}: {row['verdict'] if row.get('speedup') is not None else milliseconds(row['before_ms'])}"
-        for row in rows
-    ]
-    return "; ".join(said)
+    if not rows:
+        return ""
+    if all(row.get("speedup") is None for row in rows):
+        return ", ".join(f"{milliseconds(row['before_ms'])} in {row['runtime']}" for row in rows)
+    clear = [row for row in rows if _is_clear(row)]
+    return ", ".join(f"{number(row['speedup'])}× as fast in {row['runtime']}" for row in clear) or "as fast as before"
+
+
+def _is_clear(row: Mapping[str, Any]) -> bool:
+    ends = [row.get(key) for key in ("low", "high", "control_low", "control_high", "speedup")]
+    if any(end is None for end in ends):
+        return False
+    low, high, control_low, control_high, _ = ends
+    return bool(low > max(1, control_high) or high < min(1, control_low))  # type: ignore[operator, type-var]
 
 
 def tiles(run: Run) -> list[Tile]:

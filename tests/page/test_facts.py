@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import reports
 
+from bnfold.bench import Timing
 from bnfold.page.facts import rows, tiles, verdict
 from bnfold.plan import Plan
 from bnfold.verify import Verdict
@@ -24,17 +25,25 @@ def all_folded() -> Plan:
 @pytest.mark.parametrize(
     ("changes", "state", "sentence"),
     [
-        ({}, "mixed", "2 of 3 BatchNorms folded, 1 stays, compared on 4 inputs."),
-        ({"plan": all_folded()}, "good", "All 2 BatchNorms folded, compared on 4 inputs."),
-        ({"plan": Plan((reports.FOLDED,))}, "good", "Its only BatchNorm folded, compared on 4 inputs."),
-        ({"plan": Plan((reports.KEPT,))}, "mixed", "Its only BatchNorm stays, compared on 4 inputs."),
-        ({"plan": Plan((reports.KEPT, reports.KEPT))}, "mixed", "All 2 BatchNorms stay, compared on 4 inputs."),
-        ({"plan": Plan(())}, "good", "No BatchNorm to fold, compared on 4 inputs."),
-        ({"plan": Plan((), (reports.SCALE,))}, "good", "No BatchNorm, 1 other affine folded, compared on 4 inputs."),
+        ({}, "mixed", "2 of 3 BatchNorms folded, 1 stays, the same function on 4 inputs."),
+        ({"plan": all_folded()}, "good", "All 2 BatchNorms folded, the same function on 4 inputs."),
+        ({"plan": Plan((reports.FOLDED,))}, "good", "Its only BatchNorm folded, the same function on 4 inputs."),
+        ({"plan": Plan((reports.KEPT,))}, "mixed", "Its only BatchNorm stays, the same function on 4 inputs."),
+        (
+            {"plan": Plan((reports.KEPT, reports.KEPT))},
+            "mixed",
+            "All 2 BatchNorms stay, the same function on 4 inputs.",
+        ),
+        ({"plan": Plan(())}, "good", "No BatchNorm to fold, the same function on 4 inputs."),
+        (
+            {"plan": Plan((), (reports.SCALE,))},
+            "good",
+            "No BatchNorm, 1 other affine folded, the same function on 4 inputs.",
+        ),
         ({"verification": None}, "mixed", "2 of 3 BatchNorms folded, 1 stays, not verified."),
         ({"verification": reports.FAILED}, "bad", "Rejected: 2 of 3 BatchNorms folded, 1 stays, and a check failed."),
         ({"command": "inspect", "verification": None}, "mixed", "2 of 3 BatchNorms would fold, 1 stays."),
-        ({"command": "verify", "plan": None}, "good", "The same function: compared on 4 inputs."),
+        ({"command": "verify", "plan": None}, "good", "The same function on 4 inputs."),
         ({"command": "verify", "plan": None, "verification": reports.FAILED}, "bad", "Not the same function."),
         (
             {"command": "drift", "plan": None, "verification": None, "drift": reports.DRIFT},
@@ -56,7 +65,7 @@ def test_a_proof_is_said() -> None:
     proved = run()
     proved["verification"] |= PROVED
     assert verdict(proved).sentence == (
-        "2 of 3 BatchNorms folded, 1 stays, proved for all inputs and compared on 4 inputs."
+        "2 of 3 BatchNorms folded, 1 stays, proved to be the same function for all inputs."
     )
 
 
@@ -65,11 +74,22 @@ def test_what_failed_is_listed() -> None:
     assert verdict(failed).failures == ("output 'y': the largest difference is 0.5", "--fail-on kept>0: kept is 1")
 
 
-def test_timings_are_part_of_the_sentence() -> None:
+def test_timings_are_part_of_the_sentence_where_they_are_clear() -> None:
     timed = reports.report().to_dict()
-    assert verdict(timed).sentence.endswith("; ort: 1.25× faster.")
-    alone = reports.report(command="bench", plan=None, verification=None).to_dict()
-    assert verdict(alone).sentence == "Ort: 1.25× faster."
+    assert verdict(timed).sentence.endswith("on 4 inputs; 1.25× as fast in ort.")
+    row = timed["benchmark"]["rows"][0]
+    for ends in ({"low": 1.01}, {"low": 0.9}, {"control_high": 1.21}, {"low": None}):  # within 1 or the control
+        timed["benchmark"]["rows"] = [{**row, **ends}]
+        assert verdict(timed).sentence.endswith("; as fast as before.")
+    timed["benchmark"]["rows"] = [{**row, "speedup": 0.8, "low": 0.7, "high": 0.9}]
+    assert verdict(timed).sentence.endswith("; 0.8× as fast in ort.")
+
+
+def test_a_benchmark_alone_is_its_sentence() -> None:
+    alone = {"command": "bench", "plan": None, "verification": None}
+    assert verdict(reports.report(**alone).to_dict()).sentence == "1.25× as fast in ort."
+    single = reports.report(**alone, benchmark=Timing((reports.SINGLE,), 1)).to_dict()
+    assert verdict(single).sentence == "1.25 ms in ort."
 
 
 def test_tiles_say_what_was_and_what_is() -> None:

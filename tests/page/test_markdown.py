@@ -20,7 +20,10 @@ def shown(**changes: Any) -> str:
 
 def test_the_summary_begins_with_the_verdict() -> None:
     text = shown()
-    assert text.splitlines()[0] == "### 🟡 2 of 3 BatchNorms folded, 1 stays, compared on 4 inputs; ort: 1.25× faster."
+    assert (
+        text.splitlines()[0]
+        == "### 🟡 2 of 3 BatchNorms folded, 1 stays, the same function on 4 inputs; 1.25× as fast in ort."
+    )
     assert "| BatchNorms | 3 | 1 |" in text
     assert f"| <code>bn3</code> | ZERO-PAD | {Reason.ZERO_PAD.text} |" in text
     assert "| ort | 1.25 ms | 1 ms | 1.25× | 1.2 … 1.3 |" in text
