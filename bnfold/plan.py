@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from bnfold.absorbers import absorbers
 from bnfold.conditioning import worst_site
 from bnfold.economy import settle
+from bnfold.fragment import html_table
 from bnfold.graph import Affine, Graph
 from bnfold.laws import read_laws
 from bnfold.leftover import splittable
@@ -103,6 +105,15 @@ class Plan:
             "sites": [site.to_dict() for site in self.sites],
         }
 
+    def _repr_html_(self) -> str:
+        """The plan in a notebook: what stays first."""
+        rows = [
+            (site.name, site.status, site.reason.code if site.reason else "", ", ".join(site.into))
+            for site in sorted(self.sites, key=lambda site: site.status != "kept")
+        ]
+        title = f"{self.batch_norms} BatchNorms: {self.folded} folded, {self.merged} merged, {self.kept} kept"
+        return html_table(title, ("BatchNorm", "fate", "reason", "into"), rows, "; ".join(self.notes))
+
 
 @dataclass(frozen=True)
 class Folding:
@@ -147,7 +158,7 @@ def make_plan(
         decision = with_copies(decision, allowance, partial(decide, leftover=leftover, find=find))
     graph, system, solution = decision.graph, decision.system, decision.solution
     own = copied(decision)
-    into, units = _absorbers(system, solution), unit_ranges(system, solution)
+    into, units = absorbers(system, solution), unit_ranges(system, solution)
     norms = [Site(name, "BatchNormalization", "kept", (), reason) for name, reason in (kept or {}).items()]
     others = []
     for op in graph.ops:
@@ -194,55 +205,3 @@ def _sound(graph: Graph, system: System, solver: Solver, excluded: dict[str, Rea
                 return solution
             worst = overflowing, Reason.OVERFLOW
         excluded[worst[0]] = worst[1]
-
-
-def _absorbers(system: System, solution: Solution) -> dict[str, tuple[str, ...]]:
-    """For every affine that vanished, the operators next to it whose weights changed."""
-    writers: dict[int, list[str]] = {}
-    readers: dict[int, list[str]] = {}
-    for name, (x, y) in system.views.items():
-        for cells, index in ((x, readers), (y, writers)):
-            for run in system.runs(cells):
-                index.setdefault(run, []).append(name)
-    changed = {
-        name
-        for name, (x, y) in system.views.items()
-        if (name in system.weights or name in solution.refused) and (solution.touches(x) or solution.touches(y))
-    }
-    result: dict[str, tuple[str, ...]] = {}
-    for candidate in system.candidates:
-        name = candidate.op.name
-        if name not in solution.removed:
-            continue
-        found: dict[str, None] = {}
-        _collect(name, writers, 0, system, solution, changed, found)
-        _collect(name, readers, 1, system, solution, changed, found)
-        result[name] = tuple(found)
-    return result
-
-
-def _collect(
-    start: str,
-    index: dict[int, list[str]],
-    side: int,
-    system: System,
-    solution: Solution,
-    changed: set[str],
-    found: dict[str, None],
-) -> None:
-    """Walk away from a site in one direction, through vanished affines and one sum, to operators with new weights."""
-    seen = {start}
-    queue = [(start, 0)]
-    while queue:
-        name, sums = queue.pop(0)
-        for run in system.runs(system.views[name][side]):
-            for other in index.get(run, ()):
-                if other in seen:
-                    continue
-                seen.add(other)
-                if other in changed:
-                    found[other] = None
-                elif other in solution.removed:
-                    queue.append((other, sums))
-                elif other in system.sums and sums == 0:
-                    queue.append((other, 1))

@@ -13,6 +13,7 @@ from typing import Any
 
 from bnfold.accuracy import Accuracy
 from bnfold.drift import Drift
+from bnfold.fragment import html_table
 from bnfold.latency import Timing
 from bnfold.picture.picture import Picture
 from bnfold.plan import Plan
@@ -151,6 +152,18 @@ class Report:
     def to_json(self) -> str:
         """The same as text: indented, with the picture, which is long, on a line of its own at the end."""
         return run_text(self.to_dict())
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook: its verdict, the numbers behind it, and what stays."""
+        from bnfold.page.facts import rows, tiles, verdict
+
+        run = self.to_dict()
+        found = verdict(run)
+        numbers = [(tile.title, tile.before, f"{tile.value} {tile.note}".strip()) for tile in tiles(run)]
+        kept = [(row.name, row.code, row.text) for row in rows(run) if row.status == "kept"]
+        parts = [html_table(found.sentence, ("", "before", "after"), numbers, "; ".join(found.failures))]
+        parts += [html_table("Kept", ("BatchNorm", "reason", ""), kept)] if kept else []
+        return f"<div>{''.join(parts)}</div>"
 
 
 def run_text(run: dict[str, Any]) -> str:

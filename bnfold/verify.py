@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from bnfold.compare import EXACT, RATIO, Difference, check_tolerance, difference, tolerance_for
 from bnfold.errors import BnfoldError, UnsupportedError
 from bnfold.feeds import InputSpec, make_feeds
+from bnfold.fragment import html_table
 from bnfold.pairing import Renamed, go_by_place, paired
 from bnfold.proof import Proof, prove
 from bnfold.runners import Runner
@@ -114,6 +115,14 @@ class Verdict:
             "notes": list(self.notes),
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
         }
+
+    def _repr_html_(self) -> str:
+        """The verdict in a notebook."""
+        how = "proved for all inputs" if self.proved else f"compared on {self.inputs} inputs"
+        title = f"The same function, {how}" if self.passed else "Not the same function"
+        rows = [(o.name, o.max_abs, o.rel, o.error_before, o.error_after, o.ratio) for o in self.outputs]
+        columns = ("output", "max |Δ|", "of the scale", "error before", "error after", "ratio")
+        return html_table(title, columns, rows, "; ".join((*self.failures, *self.notes)))
 
     def with_proof(self, proof: Proof, *, tolerant: bool) -> Verdict:
         """The verdict with what the certificate says.

@@ -27,6 +27,7 @@ FLOORS = [
         "window",
         "specs",
         "wording",
+        "fragment",
         "files",
         "interrupts",
         "staging",
@@ -40,7 +41,7 @@ FLOORS = [
     {"graph", "system", "blocks"},
     {"laws"},
     {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "unitranges", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
+    {"plan", "absorbers", "unitranges", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
     {"frontends"},
     {
         "load",

@@ -82,8 +82,8 @@ class Row:
 def verdict(run: Run) -> Verdict:
     """The run in one sentence."""
     checked = run.get("verification")
-    failures = [*(checked or {}).get("failures", ()), *run.get("failures", ())]
-    command, passed = run.get("command", "convert"), bool(run.get("passed", True))
+    failures = [*((checked or {}).get("failures") or ()), *(run.get("failures") or ())]
+    command, passed = run.get("command") or "convert", run.get("passed") is not False
     faster = _faster(run)
     if command in ("convert", "inspect"):
         fate, state = _fate(run, "would fold" if command == "inspect" else "folded")
@@ -96,15 +96,17 @@ def verdict(run: Run) -> Verdict:
         checked_too = "" if command == "inspect" else f", {_same(checked)}" if checked else ", not verified"
         return Verdict(state, f"{fate}{checked_too}{f'; {faster}' if faster else ''}.", ())
     if command == "verify" and checked:
-        good = f"The same function: {_same(checked)}." if checked["passed"] else "Not the same function."
-        return Verdict("good" if passed else "bad", good, tuple(failures))
+        return Verdict("good" if passed else "bad", _sentence(_same(checked)), tuple(failures))
     if command == "drift" and run.get("drift"):
         drifted, layers = run["drift"]["drifted"], len(run["drift"]["layers"])
         who = f"None of {plural(layers, 'BatchNorm')}" if not drifted else f"{drifted} of {plural(layers, 'BatchNorm')}"
         state = "bad" if not passed else "mixed" if drifted else "good"
         return Verdict(state, f"{who} drifted from {run['drift']['data']}.", tuple(failures))
-    sentence = f"{faster[:1].upper()}{faster[1:]}." if faster else "Timed."
-    return Verdict("good" if passed else "bad", sentence, tuple(failures))
+    return Verdict("good" if passed else "bad", _sentence(faster or "nothing was measured"), tuple(failures))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _fate(run: Run, verb: str) -> tuple[str, str]:
@@ -123,21 +125,30 @@ def _fate(run: Run, verb: str) -> tuple[str, str]:
 
 
 def _same(checked: Mapping[str, Any]) -> str:
-    inputs = plural(checked["inputs"], "input")
     if not checked["passed"]:
-        return "which is not the same function"
+        return "not the same function"
     if (checked.get("certificate") or {}).get("proved"):
-        return f"proved for all inputs and compared on {inputs}"
-    return f"compared on {inputs}"
+        return "proved to be the same function for all inputs"
+    return f"the same function on {plural(checked['inputs'], 'input')}"
 
 
 def _faster(run: Run) -> str:
-    rows = (run.get("benchmark") or {}).get("rows", ())
-    said = [
-        f"{row['runtime']}: {row['verdict'] if row.get('speedup') is not None else milliseconds(row['before_ms'])}"
-        for row in rows
-    ]
-    return "; ".join(said)
+    """What may be claimed of the speed: where an interval leaves 1 and the control's."""
+    rows = (run.get("benchmark") or {}).get("rows") or ()
+    if not rows:
+        return ""
+    if all(row.get("speedup") is None for row in rows):
+        return ", ".join(f"{milliseconds(row['before_ms'])} in {row['runtime']}" for row in rows)
+    clear = [row for row in rows if _is_clear(row)]
+    return ", ".join(f"{number(row['speedup'])}× as fast in {row['runtime']}" for row in clear) or "as fast as before"
+
+
+def _is_clear(row: Mapping[str, Any]) -> bool:
+    ends = [row.get(key) for key in ("low", "high", "control_low", "control_high", "speedup")]
+    if any(end is None for end in ends):
+        return False
+    low, high, control_low, control_high, _ = ends
+    return bool(low > max(1, control_high) or high < min(1, control_low))  # type: ignore[operator, type-var]
 
 
 def tiles(run: Run) -> list[Tile]:
@@ -164,7 +175,7 @@ def tiles(run: Run) -> list[Tile]:
     checked = run.get("verification")
     if checked:
         found.append(_difference(checked))
-    for row in (run.get("benchmark") or {}).get("rows", ())[:2]:
+    for row in ((run.get("benchmark") or {}).get("rows") or ())[:2]:
         if row.get("speedup") is not None:
             interval = span((row.get("low"), row.get("high")))
             found.append(Tile(f"Speed, {row['runtime']}", f"{number(row['speedup'])}×", "", interval))
@@ -177,7 +188,7 @@ def tiles(run: Run) -> list[Tile]:
 
 
 def _difference(checked: Mapping[str, Any]) -> Tile:
-    outputs = checked.get("outputs", ())
+    outputs = checked.get("outputs") or ()
     ratios = [output["ratio"] for output in outputs if output.get("ratio") is not None]
     if ratios:
         return Tile("Rounding error", f"{max(ratios):.2f}×", "", "of the original's")
@@ -190,7 +201,7 @@ def rows(run: Run) -> list[Row]:
     if run["sites"]:
         return [_row(site) for site in run["sites"]]
     picture = run.get("picture") or {}
-    norms = [node for node in picture.get("before", ()) if node["op"] == "BatchNormalization"]
+    norms = [node for node in picture.get("before") or () if node["op"] == "BatchNormalization"]
     known = picture.get("after") is not None
     fate = {"gone": "gone"} if known else {}
     return [
@@ -200,11 +211,11 @@ def rows(run: Run) -> list[Row]:
 
 def affines(run: Run) -> list[Row]:
     """The other per-channel affines."""
-    return [_row(site) for site in run.get("affines", ())]
+    return [_row(site) for site in run.get("affines") or ()]
 
 
 def _row(site: Mapping[str, Any]) -> Row:
-    reason = site["reason"] or {"code": "", "text": ""}
+    reason = site.get("reason") or {"code": "", "text": ""}
     return Row(
         site["name"], site["op"], site["status"], reason["code"], reason["text"], tuple(site["into"]), site.get("units")
     )

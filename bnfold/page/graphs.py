@@ -44,7 +44,7 @@ def to_svg(nodes: Nodes) -> str:
     """A picture in layers, from top to bottom."""
     texts = [_lines(node) for node in nodes]
     widths = [max(len(line) for line in lines) * 6.6 + 24.0 for lines in texts]
-    layout = lay_out(widths, [node.get("reads", ()) for node in nodes])
+    layout = lay_out(widths, [node.get("reads") or () for node in nodes])
     width, height = layout.width + 32, layout.layers * LAYER + 16
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
@@ -86,7 +86,7 @@ def to_mermaid(nodes: Nodes) -> str:
         lambda number, name: f'subgraph g{number}["{_mermaid(name)}"]',
         "end",
     )
-    lines += [f"  n{source} --> n{at}" for at, node in enumerate(nodes) for source in node.get("reads", ())]
+    lines += [f"  n{source} --> n{at}" for at, node in enumerate(nodes) for source in node.get("reads") or ()]
     lines += [f"  classDef {status} fill:{fill},stroke:{line}" for status, (fill, line) in COLOURS.items()]
     return "\n".join(lines) + "\n"
 
@@ -101,7 +101,7 @@ def to_dot(nodes: Nodes) -> str:
         return f'n{at} [label="{label}", tooltip="{_dot(node["name"])}", fillcolor="{fill}", color="{line}"];'
 
     _nested(nodes, lines, draw, lambda number, name: f'subgraph cluster_{number} {{ label="{_dot(name)}";', "}")
-    lines += [f"  n{source} -> n{at};" for at, node in enumerate(nodes) for source in node.get("reads", ())]
+    lines += [f"  n{source} -> n{at};" for at, node in enumerate(nodes) for source in node.get("reads") or ()]
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -116,7 +116,7 @@ def _nested(
     tree: dict[str, Any] = {}
     for at, node in enumerate(nodes):
         place = tree
-        for part in node.get("path", ()):
+        for part in node.get("path") or ():
             place = place.setdefault(f"m{part}", {})
         place[f"n{at}"] = node
     count = 0

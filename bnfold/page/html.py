@@ -47,8 +47,8 @@ def render_html(run: Mapping[str, Any]) -> str:
         "policy": policy([library, script], style),
         "title": PurePath(run["source"]["path"]).name or run["source"]["path"],
         "output": PurePath(run["output"]["path"]).name if run.get("output") else "",
-        "run": {"command": run.get("command", "")},
-        "version": run.get("bnfold", ""),
+        "run": {"command": run.get("command") or ""},
+        "version": run.get("bnfold") or "",
         "verdict": verdict(run),
         "tiles": tiles(run),
         "rows": sites,
@@ -66,7 +66,7 @@ def render_html(run: Mapping[str, Any]) -> str:
         "layers": sections.layers(run),
         "weights": sections.weights(run),
         "operators": sections.operators(run),
-        "notes": run.get("notes", ()),
+        "notes": run.get("notes") or (),
         "environment": sections.environment(run),
     }
     present = [

@@ -70,6 +70,9 @@ def problem_of(run: object) -> str:
         for node in nodes:
             if not all(0 <= at < len(nodes) for at in node.get("reads") or ()):
                 return f"picture.{side}: a node reads what is not there"
+    for weight in (picture or {}).get("weights") or ():
+        if weight.get("before") is None and weight["after"] in (None, "same"):
+            return f"picture.weights: {weight['name']} has no weight"
     return ""
 
 

@@ -85,7 +85,7 @@ def errors(run: Run) -> Section | None:
         "lead": said + measured,
         "axis": axis,
         "rows": rows,
-        "notes": checked.get("notes", ()),
+        "notes": checked.get("notes") or (),
         "per_site": [_site_error(row) for row in per_site[:SITES_SHOWN]],
         "per_site_columns": _columns("value", "state", "-gap", "-accumulated", "-before", "-local"),
     }
@@ -95,7 +95,7 @@ def _site_error(row: Mapping[str, Any]) -> list[str]:
     name = row.get("site") or row.get("node") or row.get("value") or NONE
     return [
         str(name),
-        str(row.get("state", NONE)),
+        str(row.get("state") or NONE),
         *(number(row.get(key)) for key in ("gap", "accumulated", "before", "local")),
     ]
 
@@ -121,7 +121,7 @@ def latency(run: Run) -> Section | None:
         "columns": columns,
         "rows": [_timed(row, axis, columns) for row in rows],
         "verdicts": [f"{row['runtime']}: {row['verdict']}" for row in rows if row.get("speedup") is not None],
-        "warnings": timing.get("warnings", ()),
+        "warnings": timing.get("warnings") or (),
     }
 
 
@@ -162,7 +162,7 @@ def accuracy(run: Run) -> Section | None:
         facts.append(("folded, not recalibrated", share(found["folded_only"])))
     if found.get("agreement") is not None:
         facts.append(("same prediction", percent(found["agreement"])))
-        facts.append(("changed", f"{found['changed']}, of which {plural(found['ties'], 'tie')}"))
+        facts.append(("changed", f"{number(found.get('changed'))}, of which {number(found.get('ties'))} are ties"))
     if found.get("p") is not None:
         facts.append(("McNemar's exact p", number(found["p"])))
         facts.append(("95 % interval of the change", span((found.get("low"), found.get("high")))))
@@ -205,7 +205,8 @@ def weights(run: Run) -> Section | None:
         return None
     rows = []
     for weight in found:
-        before, after = weight["before"], weight["before"] if weight["after"] == "same" else weight["after"]
+        before, after = weight.get("before"), weight["after"]
+        after = before if after == "same" else after
         lost = [_lost(side) for side in (before, after)]
         grown = (lost[1] or 0.0) - (lost[0] or 0.0)
         rows.append((weight, before, after, lost, grown))
@@ -240,7 +241,7 @@ def _lost(side: Mapping[str, Any] | None) -> float | None:
     if side is None:
         return None
     median, largest = side["quantiles"][2], side["quantiles"][4]
-    return math.log2(largest / median) if median and largest else None
+    return math.log2(largest / median) if median and largest and median > 0 and largest > 0 else None
 
 
 def operators(run: Run) -> Section | None:
@@ -260,8 +261,8 @@ def operators(run: Run) -> Section | None:
 
 def environment(run: Run) -> list[tuple[str, str]]:
     """Files with their hashes, versions and machine."""
-    source, output, machine = run["source"], run.get("output"), run.get("environment", {})
-    found = [("model", source["path"]), ("format", source.get("format", NONE)), ("SHA-256", source["sha256"])]
+    source, output, machine = run["source"], run.get("output"), run.get("environment") or {}
+    found = [("model", source["path"]), ("format", source.get("format") or NONE), ("SHA-256", source["sha256"])]
     if output:
         found += [("second model" if run.get("command") in ("verify", "bench") else "written to", output["path"])]
         found += [("its SHA-256", output["sha256"])]
@@ -273,8 +274,8 @@ def environment(run: Run) -> list[tuple[str, str]]:
             ("size", " → ".join(size(counts[key]) for key in ("bytes_before", "bytes_after") if counts.get(key)))
         )
     found += [(key, str(machine[key])) for key in ("cpu", "cores", "platform", "python") if machine.get(key)]
-    packages = [f"{name} {version}" for name, version in machine.get("packages", {}).items() if version]
-    return [*found, ("packages", ", ".join(packages)), ("bnfold", str(run.get("bnfold", NONE)))]
+    packages = [f"{name} {version}" for name, version in (machine.get("packages") or {}).items() if version]
+    return [*found, ("packages", ", ".join(packages)), ("bnfold", str(run.get("bnfold") or NONE))]
 
 
 def _columns(*names: str) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from bnfold.picture.views import Operator, Weight
 PROFILE = 64  # numbers that a channel profile has at most
 DIGITS = 4
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class WeightChange:
         before: What it had; None for one that is new.
         after: What it has; None for one that is gone.
         moved: max|W' − W| / max|W|; None where the two have different shapes.
-        factor: Between what the norm of each output channel was multiplied by.
+        factor: Between what the largest weight of each output channel was multiplied by.
         bias: `"same"`, `"changed"`, `"new"`, `"gone"` or `"none"`.
     """
 
@@ -87,56 +87,81 @@ class WeightChange:
         }
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What is stored of an operator.
+
+    Attributes:
+        rows: The weight, its output channels first, in single precision at least.
+        largest: The largest |weight| of each.
+        bias: The bias.
+    """
+
+    rows: Array
+    largest: Array
+    bias: Array | None
+
+
 def compared(before: Operator | None, after: Operator | None) -> WeightChange | None:
     """A linear operator before and after; None where neither has a weight to look at."""
     op = before or after
-    one = _read(before)
-    two = one if after is before else _read(after)
-    if op is None or (one is None and two is None):
-        return None
-    channels = (None if one is None else _channels(*one), None if two is None else _channels(*two))
-    bias = _bias(one and one[1], two and two[1])
-    if one is None or two is None or one[0].shape != two[0].shape:
-        return WeightChange(op.name, op.op, *channels, None, None, bias)
-    return WeightChange(op.name, op.op, *channels, _moved(one[0], two[0]), _factor(one[0], two[0]), bias)
+    with np.errstate(all="ignore"):  # weights that are not finite are told as they are
+        one = _read(before)
+        two = one if after is before else _read(after)
+        if op is None or (one is None and two is None):
+            return None
+        channels = (None if one is None else _channels(one), None if two is None else _channels(two))
+        bias = _bias(None if one is None else one.bias, None if two is None else two.bias)
+        if one is None or two is None or one.rows.shape != two.rows.shape:
+            return WeightChange(op.name, op.op, *channels, None, None, bias)
+        return WeightChange(op.name, op.op, *channels, _moved(one, two), _factor(one, two), bias)
 
 
-def _moved(before: Array, after: Array) -> float:
-    """max|W' − W| / max|W|, 0 only where they are the same."""
-    if np.array_equal(before, after, equal_nan=True):
-        return 0.0
-    size = float(np.max(np.abs(before)))
-    return float(np.max(np.abs(after - before))) / size if size else math.inf
-
-
-def _read(operator: Operator | None) -> tuple[Array, Array | None] | None:
-    """Weight, one row per output channel, and bias; None where it is nothing to compare."""
+def _read(operator: Operator | None) -> _Stored | None:
+    """What is stored of an operator; None where it is nothing to compare."""
     if operator is None or operator.weight is None:
         return None
     weight: Weight = operator.weight
     array = weight.read()
     if array.ndim < 2 or not array.size or array.dtype.kind in "OSUc":
         return None
-    rows = np.moveaxis(array.astype(np.float64), weight.axis, 0)
-    bias = None if weight.bias is None else weight.bias().astype(np.float64)
-    return rows, bias
+    rows = np.moveaxis(_wide(array), weight.axis, 0)
+    flat = rows.reshape(len(rows), -1)
+    largest = np.maximum(flat.max(axis=1), -flat.min(axis=1))
+    return _Stored(rows, largest, None if weight.bias is None else _wide(weight.bias()))
 
 
-def _channels(rows: Array, bias: Array | None) -> Channels:
-    largest = np.abs(rows).reshape(len(rows), -1).max(axis=1)
+def _wide(array: NDArray[Any]) -> Array:
+    """Single precision stays as it is, which is exact enough for four digits; halves and integers are widened."""
+    if array.dtype in (np.float32, np.float64):
+        return array
+    return array.astype(np.float64 if array.dtype.kind in "iub" else np.float32)
+
+
+def _moved(before: _Stored, after: _Stored) -> float:
+    """max|W' − W| / max|W|, 0 only where they are the same."""
+    if np.array_equal(before.rows, after.rows, equal_nan=True):
+        return 0.0
+    difference = after.rows - before.rows
+    moved, size = max(float(difference.max()), -float(difference.min())), float(before.largest.max())
+    return moved / size if size else math.inf
+
+
+def _channels(stored: _Stored) -> Channels:
+    largest = stored.largest
     quantiles = np.quantile(largest, (0, 0.25, 0.5, 0.75, 1))
     parts = np.array_split(largest, min(PROFILE, len(largest)))
     return Channels(
-        rows.shape,
+        stored.rows.shape,
         tuple(float(value) for value in quantiles),
         tuple(float(part.max()) for part in parts),
-        None if bias is None else float(np.max(np.abs(bias), initial=0.0)),
+        None if stored.bias is None else float(np.max(np.abs(stored.bias), initial=0.0)),
     )
 
 
-def _factor(before: Array, after: Array) -> tuple[float, float] | None:
-    one, two = (np.linalg.norm(rows.reshape(len(rows), -1), axis=1) for rows in (before, after))
-    ratios = two[one > 0] / one[one > 0]
+def _factor(before: _Stored, after: _Stored) -> tuple[float, float] | None:
+    there = before.largest > 0
+    ratios = after.largest[there] / before.largest[there]
     return (float(ratios.min()), float(ratios.max())) if ratios.size else None
 
 
@@ -148,4 +173,4 @@ def _bias(before: Array | None, after: Array | None) -> str:
 
 def _short(value: float) -> float | None:
     """A number with as many digits as a report shows; None where it is not finite."""
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
