@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.fragment import timing_html
 from bnfold.speedup import claim, noise, ratio_interval
 from bnfold.startup import Startup, typical
 
@@ -115,6 +116,10 @@ class Timing:
     def to_dict(self) -> dict[str, Any]:
         """The benchmark as it stands in `--json`."""
         return {**vars(self), "rows": [row.to_dict() for row in self.rows], "warnings": list(self.warnings)}
+
+    def _repr_html_(self) -> str:
+        """The benchmark in a notebook."""
+        return timing_html(self.to_dict())
 
 
 def row_of(
