@@ -112,6 +112,24 @@ def test_a_device_is_spun_up_once_and_kept_warm(machine: Machine, monkeypatch: p
     assert asked == [1.0] + [sessions.WARM_S] * 11
 
 
+def test_what_was_started_is_let_go_before_the_next_start(machine: Machine) -> None:
+    class Session:
+        alive = 0
+
+        def __init__(self) -> None:
+            Session.alive += 1
+            assert Session.alive <= 2
+
+        def __call__(self) -> None:
+            machine.now += 0.01
+
+        def __del__(self) -> None:
+            Session.alive -= 1
+
+    starters = [lambda: (Session(), Startup(None, 1.0, None))] * 2
+    assert len(time_sessions(starters, min_time=1.0, seed=0)[0]) == 12
+
+
 def test_progress_goes_up_to_1(machine: Machine) -> None:
     seen: list[float] = []
     time_sessions([machine.starter("a", [0.01] * 12)], min_time=1.0, seed=0, progress=seen.append)
