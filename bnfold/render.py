@@ -95,9 +95,7 @@ def headline(report: Report) -> Text:
     else:
         good = True
         rows = report.benchmark.rows if report.benchmark else ()
-        line = "; ".join(
-            f"{row.runtime}: {f'{row.before_ms:.3g} ms' if row.speedup is None else row.verdict}" for row in rows
-        )
+        line = "; ".join(f"{row.runtime}: {_ms(row.before_ms) if row.speedup is None else row.verdict}" for row in rows)
     if report.command == "convert" and not report.passed:
         return Text(f"{line}: REJECTED, a check failed", style="bold red")
     return Text(line, style="bold green" if good else "bold red" if report.plan is None else "bold yellow")
@@ -209,9 +207,9 @@ def _print_benchmark(timing: Timing, console: Console) -> None:
     columns.append(Column("control", True))
     rows = []
     for row in timing.rows:
-        cells = [row.runtime, f"{row.before_ms:.3g} ms"]
+        cells = [row.runtime, _ms(row.before_ms)]
         if not single:
-            cells += [f"{_float(row.after_ms)} ms", f"{_float(row.speedup, 4)}×", _interval(row.low, row.high)]
+            cells += [_ms(row.after_ms), f"{_float(row.speedup, 4)}×", _interval(row.low, row.high)]
         rows.append([*cells, _interval(row.control_low, row.control_high)])
     threads = timing.rows[0].threads if timing.rows else 0
     where = timing.gpu or f"{threads} thread{'' if threads == 1 else 's'}"
@@ -231,10 +229,10 @@ def _print_sides(timing: Timing, console: Console) -> None:
         (
             row.runtime,
             model,
-            f"{_float(side.p90_ms)} ms",
-            f"{_float(side.p99_ms)} ms",
-            "–" if side.load_ms is None else f"{_float(side.load_ms)} ms",
-            f"{_float(side.first_ms)} ms",
+            _ms(side.p90_ms),
+            _ms(side.p99_ms),
+            _ms(side.load_ms),
+            _ms(side.first_ms),
             "–" if side.peak_bytes is None else _size(side.peak_bytes),
         )
         for row in timing.rows
@@ -384,6 +382,12 @@ def _inputs(verdict: Verdict) -> str:
 
 def _float(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g} ms" if value < 999.5 else f"{value / 1000:.3g} s"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -53,12 +53,11 @@ def time_sessions(
     """
     rng = np.random.default_rng(seed)
     times: list[NDArray[np.float64]] = []
-    startups: list[list[Startup]] = [[] for _ in starters]
+    startups: list[list[Startup]] = []
     number = 1
     while len(times) < number:
         started, seconds = _start(starters, rng)
-        for made, (_, startup) in zip(startups, started, strict=True):
-            made.append(startup)
+        startups.append([startup for _, startup in started])
         if not times and not once:
             number = how_many(seconds, min_time)
 
@@ -76,7 +75,8 @@ def time_sessions(
                 spin_up=min(spin_up, WARM_S) if times else spin_up,
             )
         )
-    return times, startups
+        started.clear()  # before the next ones take their memory
+    return times, [list(each) for each in zip(*startups, strict=True)]
 
 
 def how_many(start_s: float, min_time: float) -> int:

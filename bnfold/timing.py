@@ -59,9 +59,9 @@ def time_rounds(
         stopwatch: How a call is timed.
         spin_up: Seconds to make the calls for, untimed, before the first round.
     """
-    once = [_warm_up(call, stopwatch) for call in calls]
-    repeats = max(1, math.ceil(BLOCK_S / min(once)))
     rng = np.random.default_rng(seed)
+    once = [_warm_up(calls[which], stopwatch) for which in rng.permutation(len(calls))]
+    repeats = max(1, math.ceil(BLOCK_S / min(once)))
     rounds: list[list[float]] = []
     collecting = gc.isenabled()
     gc.collect()

@@ -183,6 +183,15 @@ def test_tails_start_and_memory_stand_in_a_table_of_their_own() -> None:
     assert "Tails" not in rendered(reports.report())
 
 
+def test_what_takes_seconds_is_said_in_seconds() -> None:
+    side = Side(999.4, 999.6, 12_345.6, 65_432.1, None)
+    row = replace(reports.ROW, before_ms=1234.5, after_ms=999.4, before=side)
+    text = rendered(reports.report(benchmark=Timing((row,), 1)), 120)
+    for part in ("1.23 s  999 ms", "999 ms  1 s  12.3 s", "65.4 s"):
+        assert part in re.sub(" {2,}", "  ", text)
+    assert "e+" not in text
+
+
 def test_a_gpu_is_named_and_a_noisy_machine_is_warned_of() -> None:
     text = rendered(reports.report(benchmark=Timing((replace(reports.ROW, noise=("this", "that")),), 1, "a GPU")), 120)
     assert "Latency at batch 1 on a GPU\n" in text
