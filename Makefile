@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs property mutants bench zoo models clean
+.PHONY: help demo test lint docs property mutants bench zoo faults huge models clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ bench: $(VENV)/.ready-test  ## time the folding itself; writes docs/benchmarks.m
 zoo: $(VENV)/.ready-test  ## fold real architectures with bnfold and with other tools; writes docs/zoo.md
 	$(PIP) -e '.[zoo]'
 	$(BIN)/python scripts/zoo.py
+
+faults: $(VENV)/.ready-test  ## put faults into every writer; writes docs/reliability.md
+	$(BIN)/python scripts/faults.py
+
+huge: $(VENV)/.ready-test  ## convert a model of 3.5 GB and measure its memory; writes docs/reliability.md
+	$(BIN)/python scripts/huge.py
 
 models: $(VENV)/.ready-test  ## train models/ again
 	$(BIN)/python scripts/train_models.py

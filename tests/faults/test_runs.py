@@ -27,6 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 def test_a_signal_at_any_moment_leaves_the_old_pair_or_the_new_one(server: Commands, tmp_path: Path, name: str) -> None:
     outcome = signalled_runs(server, tmp_path, name)
     assert outcome.problems == []
+    assert outcome.old > 0
     assert outcome.old + outcome.new == 20
 
 
