@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.certificate.bounds import Bound
-from bnfold.certificate.forms import Form, Mismatch, Term, Unit, channel_of, settled, spread, vector
+from bnfold.certificate.forms import Form, Mismatch, Term, Unit, channel_of, level, settled, spread, vector
 from bnfold.certificate.sides import Side, sizes_of
 from bnfold.certificate.taps import Taps
 from bnfold.certificate.units import nothing
@@ -33,6 +33,10 @@ def applied(side: Side, form: Form, taps: Taps, bias: Bound) -> Form:
     Raises:
         Mismatch: What it reads is no sum of scaled tensors, or its shift does not pass.
     """
+    if form.single is not None:
+        value, scale = form.single
+        across = [i for i in range(taps.rank) if i != taps.axis]
+        form = level(Unit(value, scale, form.const), side.fixed(value), across).form
     form, shift = _passed(side, form, taps)
     read = {value: term for value, term in form.terms.items() if not nothing(term).all()} or dict(form.terms)
     alone = len(read) == 1

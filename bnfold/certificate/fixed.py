@@ -119,10 +119,8 @@ class Fixed:
         parts = [self._known.get(v) for v in values]
         if all(part is None for part in parts) or not all(isinstance(size, int) for size in sizes):
             return None
-        shape = [1] * rank_of(node.outputs[0])
-        for part in parts:
-            if part is not None and any(size != 1 for i, size in enumerate(part.shape) if i != axis):
-                return None
+        across = [part.take([0], axis=axis).shape for part in parts if part is not None]
+        shape = list(np.broadcast_shapes(*across, (1,) * rank_of(node.outputs[0])))
         wide = []
         for part, size in zip(parts, sizes, strict=True):
             shape[axis] = int(size)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ give the same `S`, within the bounds of both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,6 +149,28 @@ def spread(bound: Bound, axis: int, rank: int) -> Bound:
     shape = [1] * rank
     shape[axis] = -1
     return Bound(bound.mid.reshape(shape), np.broadcast_to(bound.err, bound.mid.shape).reshape(shape))
+
+
+def level(unit: Unit, fixed: Bound | None, axes: Sequence[int]) -> Unit:
+    """The same unit, with a scale that does not vary along axes where constant channels allow that.
+
+    What is constant after may be measured with any scale; it gets that of its neighbours along the axes, and another
+    shift.
+
+    Args:
+        unit: Any unit.
+        fixed: What constant its value is, per channel, NaN where it is none; None where it never is.
+        axes: The axes.
+    """
+    scale = unit.scale
+    if fixed is None or fixed.rank != scale.rank or scale.even(axes) is not None:
+        return unit
+    free = np.isfinite(fixed.mid) & np.isfinite(scale.mid)
+    others = np.where(free, -np.inf, scale.mid).max(axis=tuple(axes), keepdims=True)
+    common = scale.where(free, Bound.exact(np.where(np.isfinite(others), others, 1.0)))
+    common = common.where((scale - common).holds(0.0), scale)
+    known = Bound.filled(0.0, scale.rank).where(free, fixed)
+    return Unit(unit.value, common, unit.shift + (scale - common) * known, unit.dead)
 
 
 def _scaled(term: Term, scale: Bound) -> Term:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bnfold.certificate import moves
 from bnfold.certificate.applied import unshifted
 from bnfold.certificate.bounds import Bound
-from bnfold.certificate.forms import Mismatch, Unit, channel_of, plain
+from bnfold.certificate.forms import Mismatch, Unit, channel_of, level, plain
 from bnfold.certificate.sides import Side
 
 Units = Sequence[Unit | None]
@@ -66,6 +66,7 @@ class Pair:
 
     def even(self, unit: Unit, axes: Sequence[int]) -> Unit:
         """An operand whose unit does not vary along axes."""
+        unit = level(unit, self.fixed(unit.value), axes)
         return unit.moved(unit.value, lambda bound: moves.even(bound, axes))
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from bnfold.certificate import moves
 from bnfold.certificate.bounds import UNKNOWN, Array, Bound
-from bnfold.certificate.forms import Mismatch, Unit, plain
+from bnfold.certificate.forms import Mismatch, Unit, level, plain
 from bnfold.certificate.linear import zero_pads
 from bnfold.certificate.pair import Law, Pair, Units, only, positive_scale, rigid
 from bnfold.certificate.sides import rank_of, sizes_of
@@ -91,22 +91,14 @@ def average(axes: Callable[[Pair], Sequence[int]], *, positive: bool = False, ze
 
 
 def averaged(pair: Pair, unit: Unit, axes: Sequence[int]) -> Unit:
-    """The unit of a mean over axes: the scale may not vary along them, the shift is averaged.
-
-    Where a value is constant before and after, its scale is whatever that of the others is.
-    """
-    scale, shift, fixed = unit.scale, unit.shift, pair.fixed(unit.value)
-    if fixed is not None and any(scale.mid.shape[axis] != 1 for axis in axes):
-        free = np.isfinite(fixed.mid) & np.isfinite(scale.mid)
-        others = np.where(free, -np.inf, scale.mid).max(axis=tuple(axes), keepdims=True)
-        common = scale.where(free, Bound.exact(np.where(np.isfinite(others), others, 1.0)))
-        zero = Bound.filled(0.0, scale.rank)
-        scale, shift = common, shift + (scale - common) * zero.where(free, fixed)
+    """The unit of a mean over axes: the scale may not vary along them, the shift is averaged."""
+    unit = level(unit, pair.fixed(unit.value), axes)
+    shift = unit.shift
     for axis in axes:
         if shift.mid.shape[axis] != 1:
             wide = (np.broadcast_to(array, shift.mid.shape) for array in (shift.mid, shift.err))
             shift = Bound(*(array.mean(axis=axis, keepdims=True) for array in wide))
-    return Unit(unit.value, moves.even(scale, axes), shift)
+    return Unit(unit.value, moves.even(unit.scale, axes), shift)
 
 
 def mean(pair: Pair, units: Units) -> list[Unit]:

@@ -236,7 +236,9 @@ class Walk:
                 unit = self.unit(form, candidate.outputs[0])
             except Mismatch:
                 continue
-            if form.single is None or candidate.name == node.name or unit.is_plain:
+            twin = unit.is_plain and [v for v in candidate.inputs if self.new.is_feature(v)] == [*form.terms]
+            named = candidate.outputs[0].name == y.name or (candidate.name == node.name and node.op_type in AFFINE)
+            if form.single is None or named or twin:
                 self.forms[y] = unit.form
                 return
 
@@ -317,6 +319,9 @@ class Walk:
         rank = 0 if value.shape is None else len(value.shape)
         if value in stop:
             return Form.of(value, rank)
+        known = self.fixed.of(value)
+        if known is not None and np.isfinite(known.mid).all():
+            return Form({value: Bound.filled(0.0, rank)}, known)
         node = value.producer()
         if node is None or budget == 0 or not self._composes(node):
             return None
