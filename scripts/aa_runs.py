@@ -55,7 +55,7 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
                 before, after, example, runtimes=[runtime], threads=1, min_time=task["min_time"], seed=_drawn(seed)
             )
             [row] = timing.rows
-            kept = ("before_ms", "speedup", "low", "high", "control_low", "control_high", "verdict")
+            kept = ("before_ms", "sessions", "speedup", "low", "high", "control_low", "control_high", "verdict")
             found[runtime].append({key: getattr(row, key) for key in kept} | {"noisy": bool(row.noise)})
     return {"runs": found}
 
