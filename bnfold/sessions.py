@@ -10,9 +10,10 @@ interval (`speedup.session_interval`).
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +53,12 @@ def time_sessions(
         each model and time.
     """
     rng = np.random.default_rng(seed)
+    turns = orders(len(starters), rng)
     times: list[NDArray[np.float64]] = []
     startups: list[list[Startup]] = []
     number = 1
     while len(times) < number:
-        started, seconds = _start(starters, rng)
+        started, seconds = _start(starters, next(turns))
         startups.append([startup for _, startup in started])
         if not times and not once:
             number = how_many(seconds, min_time)
@@ -86,11 +88,18 @@ def how_many(start_s: float, min_time: float) -> int:
     return next((number for number in (MOST, USUAL) if number * start_s <= min_time), FEWEST)
 
 
-def _start(starters: Sequence[Starter], rng: np.random.Generator) -> tuple[list[Started], float]:
+def orders(models: int, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
+    """Every order of a few models, at random, before any comes again: who is started first may gain by it."""
+    every = list(itertools.permutations(range(models)))
+    while True:
+        yield from (every[index] for index in rng.permutation(len(every)))
+
+
+def _start(starters: Sequence[Starter], order: Sequence[int]) -> tuple[list[Started], float]:
     """What was started, in the order of the models, and the seconds that took."""
     begun = time.perf_counter()
     started: dict[int, Started] = {}
     with quiet():
-        for which in rng.permutation(len(starters)):
+        for which in order:
             started[which] = starters[which]()
     return [started[which] for which in range(len(starters))], time.perf_counter() - begun

@@ -23,10 +23,12 @@ def test_what_is_taken_and_given_back_is_counted() -> None:
 
 @linux
 def test_what_earlier_work_left_behind_hides_nothing() -> None:
-    blocks = [bytearray(50_000) for _ in range(1000)]  # small enough that the allocator keeps them
+    blocks = [bytearray(b"x" * 50_000) for _ in range(1000)]  # small enough that the allocator keeps them
+    kept = blocks[::100]  # so that the heap cannot simply become shorter
     blocks.clear()
-    taken = memory.peak_bytes(lambda: [bytearray(50_000) for _ in range(1000)])
+    taken = memory.peak_bytes(lambda: [bytearray(b"x" * 50_000) for _ in range(1000)])
     assert taken == pytest.approx(50 * MEGABYTE, rel=0.1)
+    assert len(kept) == 10
 
 
 @linux

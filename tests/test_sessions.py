@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from bnfold import sessions, timing
 from bnfold.latency import row_of
-from bnfold.sessions import how_many, time_sessions
+from bnfold.sessions import how_many, orders, time_sessions
 from bnfold.startup import Startup
 
 
@@ -87,7 +88,17 @@ def test_they_are_started_in_random_order(machine: Machine) -> None:
     time_sessions([machine.starter(name, [0.002] * 12) for name in "abc"], min_time=1.0, seed=0)
     turns = {"".join(machine.started[start : start + 3]) for start in range(0, 36, 3)}
     assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
-    assert len(turns) >= 4
+    assert len(turns) == 6
+
+
+def test_each_order_comes_as_often_as_any_other(machine: Machine) -> None:
+    """Whatever being started first or last does to a session, it does to all models alike."""
+    for models, each in ((2, 6), (3, 2)):
+        turns = orders(models, np.random.default_rng(0))
+        counts = Counter(next(turns) for _ in range(12))
+        assert set(counts.values()) == {each}
+    first, second = ([next(orders(3, np.random.default_rng(seed))) for _ in range(1)] for seed in (0, 3))
+    assert first != second
 
 
 def test_what_starts_slowly_is_started_once_and_timed_as_often(machine: Machine) -> None:
