@@ -15,6 +15,7 @@ from typing import Any
 from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
+from bnfold.errors import UsageError
 from bnfold.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
 from bnfold.preprocess import fate
 from bnfold.report import FileInfo, Report
@@ -62,6 +63,7 @@ def convert(
     verify: str = "full",
     rtol: float | None = None,
     atol: float | None = None,
+    per_site: bool = False,
     bench: bool = False,
     runtimes: Sequence[str] | None = None,
     threads: int | None = None,
@@ -102,6 +104,7 @@ def convert(
             runs both; `"off"`. The report says which level was reached.
         rtol: Largest error as a part of the output's scale; None takes the dtype's own.
         atol: What is allowed on top of it.
+        per_site: Also report the errors inside, at every site; done by itself where verification fails.
         bench: Whether to time both models.
         runtimes: Where to time them; None takes `ort` and `ort-as-written` for ONNX, `torch` for the others.
         threads: Threads to time them with; None takes every core.
@@ -131,6 +134,8 @@ def convert(
     asked = open_measurement(data, metric, given)
     renewal = None if recalibrate is None else open_data(recalibrate, given, "--recalibrate")
     check_level(verify)
+    if per_site and verify == "off":
+        raise UsageError("--per-site compares inside the models, and --verify off compares nothing", "Leave one out.")
     choices = Choices(leftover, norm_affine, duplicate)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
@@ -149,7 +154,7 @@ def convert(
         after = work.read_back(written.path)
         report = replace(work.report, bytes_after=work.bytes_after(written.path))
         if verify != "off":
-            report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps, verify)
+            report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps, verify, per_site)
         if asked and report.passed:
             report = measured(report, work.original or work.before, after, work.given, asked, tell, work.folded_only)
         if bench and report.passed:
@@ -213,6 +218,7 @@ def verify(
     trust_pickle: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
+    per_site: bool = False,
     data: DataSource | None = None,
     metric: str | Callable[..., Any] | None = None,
     fail_on: Sequence[str] = (),
@@ -225,7 +231,7 @@ def verify(
     (first, second), given, report = open_files(
         "verify", before, after, given, tell, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle
     )
-    report = verified(report, first, second, given, rtol, atol, tell)
+    report = verified(report, first, second, given, rtol, atol, tell, per_site=per_site)
     if asked and report.verification is not None and report.verification.inputs:  # both take the same inputs
         report = measured(report, first, second, given, asked, tell)
     return judged(report, given)

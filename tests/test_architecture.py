@@ -64,6 +64,7 @@ FLOORS = [
         "float64",
         "yardstick",
         "localise",
+        "inside",
         "preprocess",
         "folding",
         "certificate",
