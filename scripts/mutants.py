@@ -1197,9 +1197,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a computed operand proved to be a constant one",
-        "bnfold/certificate/walk.py",
-        "if value is not None and self.new.is_feature(other):",
-        "if False:",
+        "bnfold/certificate/pair.py",
+        "same_constant(pair, mine[i] if i < len(mine) else None, theirs[i] if i < len(theirs) else None)",
+        "pass",
         ADVERSARY,
     ),
     Mutant(

@@ -258,10 +258,10 @@ def recorded(seed: int, caught: int, accepted: int, count: int) -> None:
     known["seeds"][str(seed)] = {"caught": caught, "accepted": accepted, "count": count}
     write_json(DATA, known)
     text = (
-        f"Written by `scripts/verify_selftest.py --write`: {known['machine']}. Clean folds are those of random graphs in "
-        "float32 (half of all) and of the eight trained networks with drawn statistics; all must be proved. Mutations are "
-        "made to folded networks (one weight off by 1e-5 of its value, a bias lost, two channels swapped, an epsilon left "
-        "out, a group mixed up, an operator that reads another tensor); none may be proved."
+        f"Written by `scripts/verify_selftest.py --write`: {known['machine']}. Clean folds are those of random graphs "
+        "in float32 (half of all) and of the eight trained networks with drawn statistics; all must be proved. "
+        "Mutations are made to folded networks (one weight off by 1e-5 of its value, a bias lost, two channels "
+        "swapped, an epsilon left out, a group mixed up, an operator that reads another tensor); none may be proved."
     )
     rows = [
         f"| {number} | {row['caught']:,} of {row['count']:,} | {row['accepted']:,} of {row['count']:,} |"
