@@ -92,6 +92,7 @@ def convert(
     verify: o.Level = "full",
     rtol: o.Rtol = None,
     atol: o.Atol = None,
+    per_site: o.PerSite = False,
     bench: o.Bench = False,
     runtimes: o.Runtimes = None,
     device: o.Device = "cpu",
@@ -170,6 +171,7 @@ def inspect(
         "bnfold verify model.onnx model.folded.onnx",
         "bnfold verify model.onnx simplified.onnx --input x:1x3x320x320 --rtol 1e-4",
         "bnfold verify model.onnx model.folded.onnx --input-data images.npz",
+        "bnfold verify model.onnx simplified.onnx --per-site -v",
         "bnfold verify model.onnx model.folded.onnx --data images/ --metric top5",
         "bnfold verify weights.pt folded.safetensors --arch nets.py:resnet",
     )
@@ -189,6 +191,7 @@ def verify(
     max_time: o.MaxTime = None,
     rtol: o.Rtol = None,
     atol: o.Atol = None,
+    per_site: o.PerSite = False,
     data: o.Data = None,
     metric: o.Metric = None,
     fail_on: o.FailOn = None,

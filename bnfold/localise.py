@@ -19,6 +19,7 @@ is what separates both models in float64: where a value is the same, what the ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +64,9 @@ class SiteError:
     local: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in `--json`."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """As it stands in `--json`; a number that is not finite is null."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def localise(before: object, after: object, feeds: Mapping[str, Array]) -> tuple[SiteError, ...]:

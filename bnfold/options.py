@@ -154,6 +154,10 @@ Rtol = Annotated[
     option("--rtol", metavar="X", text="Largest error as a part of the output's scale; by dtype if absent."),
 ]
 Atol = Annotated[float | None, option("--atol", metavar="X", text="What is allowed on top of it.")]
+PerSite = Annotated[
+    bool,
+    option("--per-site", text="Also list the error at every site, worst first; by itself when a check fails."),
+]
 Runtimes = Annotated[
     str | None,
     option(

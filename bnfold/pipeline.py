@@ -18,6 +18,7 @@ from bnfold.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.choices import Choices
 from bnfold.compare import check_tolerance
 from bnfold.devices import require_device
+from bnfold.errors import UsageError
 from bnfold.isolation import Limits, isolated
 from bnfold.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
 from bnfold.preprocess import fate
@@ -71,6 +72,7 @@ def convert(
     verify: str = "full",
     rtol: float | None = None,
     atol: float | None = None,
+    per_site: bool = False,
     bench: bool = False,
     runtimes: Sequence[str] | None = None,
     device: str = "cpu",
@@ -115,6 +117,7 @@ def convert(
             runs both; `"off"`. The report says which level was reached.
         rtol: Largest error as a part of the output's scale; None takes the dtype's own.
         atol: What is allowed on top of it.
+        per_site: Also report the errors inside, at every site; done by itself where verification fails.
         bench: Whether to time both models.
         runtimes: Where to time them; None takes `ort` and `ort-as-written` for ONNX, `torch` for the others.
         device: Where to time them: `"cpu"` or `"cuda"`.
@@ -150,6 +153,8 @@ def convert(
     asked = open_measurement(data, metric, given)
     renewal = None if recalibrate is None else open_data(recalibrate, given, "--recalibrate")
     check_level(verify)
+    if per_site and verify == "off":
+        raise UsageError("--per-site compares inside the models, and --verify off compares nothing", "Leave one out.")
     choices = Choices(leftover, norm_affine, duplicate)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
@@ -170,7 +175,7 @@ def convert(
         after = work.read_back(written.path)
         report = replace(work.report, bytes_after=work.bytes_after(written.path))
         if verify != "off":
-            report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps, verify)
+            report = verified(report, work.before, after, work.given, rtol, atol, tell, work.steps, verify, per_site)
         if asked and report.passed:
             report = measured(report, work.original or work.before, after, work.given, asked, tell, work.folded_only)
         if bench and report.passed:
@@ -259,6 +264,7 @@ def verify(
     isolate: Limits | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    per_site: bool = False,
     data: DataSource | None = None,
     metric: str | Callable[..., Any] | None = None,
     fail_on: Sequence[str] = (),
@@ -282,7 +288,7 @@ def verify(
         trust_pickle=trust_pickle,
         max_bytes=max_bytes,
     )
-    report = verified(report, first, second, given, rtol, atol, tell)
+    report = verified(report, first, second, given, rtol, atol, tell, per_site=per_site)
     if asked and report.verification is not None and report.verification.inputs:  # both take the same inputs
         report = measured(report, first, second, given, asked, tell)
     return judged(pictured(report, first, second, tell) if picture else report, given)

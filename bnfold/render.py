@@ -18,6 +18,7 @@ from rich.text import Text
 from bnfold.accuracy import Accuracy
 from bnfold.drift import Drift, Layer
 from bnfold.latency import Timing
+from bnfold.localise import SiteError
 from bnfold.plan import Plan, Site
 from bnfold.recalibrate import Recalibration
 from bnfold.report import Report
@@ -29,6 +30,10 @@ LONGEST_NAME = 200
 LONGEST_SENTENCE = 1000
 
 OUTPUTS_SHOWN = 10
+
+SITES_SHOWN = 10
+
+SITE_STATES = {"differs": "differs", "same": "same", "unit": "other unit", "unknown": "unclear"}
 
 KEPT_SHOWN = 10
 
@@ -186,8 +191,13 @@ def _print_verification(verdict: Verdict, console: Console, verbose: bool) -> No
         print_sentence(sentence, console, "red")
     for sentence in verdict.notes:
         print_sentence(sentence, console)
-    if len(verdict.outputs) < 2 and not verbose:
-        return
+    if len(verdict.outputs) > 1 or verbose:
+        _print_outputs(verdict, console, verbose)
+    if verdict.sites:
+        _print_errors(verdict.sites, console, verbose)
+
+
+def _print_outputs(verdict: Verdict, console: Console, verbose: bool) -> None:
     shown = sorted(verdict.outputs, key=lambda output: -(output.rel if output.rel is not None else float("inf")))
     shown = shown if verbose else shown[:OUTPUTS_SHOWN]
     title = (
@@ -197,6 +207,35 @@ def _print_verification(verdict: Verdict, console: Console, verbose: bool) -> No
     )
     rows = [(output.name, _float(output.max_abs), _float(output.rel)) for output in shown]
     _print_table(title, [Column("output"), Column("max |Δ|", True), Column("of scale", True)], rows, console)
+
+
+def _print_errors(sites: Sequence[SiteError], console: Console, verbose: bool) -> None:
+    shown = sites if verbose else sites[:SITES_SHOWN]
+    rest = len(sites) - len(shown)
+    title = f"Error at every site (the worst {len(shown)} of {len(sites)})" if rest else "Error at every site"
+    columns = [Column("site"), Column("operator"), Column("value")]
+    columns += [Column(name, True) for name in ("apart", "local", "so far", "before")]
+    rows = [
+        (
+            site.site or site.value,
+            site.node,
+            SITE_STATES[site.state],
+            _float(site.gap, 2),
+            _float(site.local, 2),
+            _float(site.accumulated, 2),
+            _float(site.before, 2),
+        )
+        for site in shown
+    ]
+    _print_table(title, columns, rows, console)
+    if rest:
+        print_sentence(f"and {rest} more; -v lists all", console, "dim")
+    print_sentence(
+        "parts of the value's scale: apart in float64, rounded by the operator alone, and come together so far, "
+        "after and before",
+        console,
+        "dim",
+    )
 
 
 def _print_benchmark(timing: Timing, console: Console) -> None:

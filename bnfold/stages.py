@@ -263,6 +263,7 @@ def verified(
     tell: Progress,
     steps: Sequence[Step] = (),
     level: str = "full",
+    per_site: bool = False,
 ) -> Report:
     """The report with the verdict on both models, which begin with these steps of preprocessing."""
     verdict = verify_models(
@@ -275,6 +276,7 @@ def verified(
         seed=given.seed,
         specs=given.specs,
         drawn=lambda feeds: raw(steps, feeds),
+        per_site=per_site,
         progress=lambda done: tell("verifying", done),
     )
     return replace(report, verification=verdict)

@@ -26,6 +26,7 @@ from bnfold.compare import EXACT, RATIO, Difference, check_tolerance, difference
 from bnfold.errors import BnfoldError, UnsupportedError
 from bnfold.feeds import InputSpec, make_feeds
 from bnfold.fragment import html_table
+from bnfold.inside import look_inside
 from bnfold.pairing import Renamed, go_by_place, paired
 from bnfold.proof import Proof, prove
 from bnfold.runners import Runner
@@ -34,6 +35,7 @@ from bnfold.yardstick import OutputError, errors, float64_runner, worst_errors
 
 if TYPE_CHECKING:
     from bnfold.certificate import Certificate
+    from bnfold.localise import SiteError
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -86,6 +88,7 @@ class Verdict:
         failures: Why it did not pass, in words.
         notes: What to know about the check besides.
         certificate: What was shown for all inputs; None at the quick level.
+        sites: Errors at every site by its own name, worst first; None where nobody asked and nothing failed.
     """
 
     passed: bool
@@ -95,6 +98,7 @@ class Verdict:
     failures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     certificate: Certificate | None = None
+    sites: tuple[SiteError, ...] | None = None
 
     @property
     def proved(self) -> bool:
@@ -114,6 +118,7 @@ class Verdict:
             "failures": list(self.failures),
             "notes": list(self.notes),
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
+            "sites": None if self.sites is None else [site.to_dict() for site in self.sites],
         }
 
     def _repr_html_(self) -> str:
@@ -123,6 +128,10 @@ class Verdict:
         rows = [(o.name, o.max_abs, o.rel, o.error_before, o.error_after, o.ratio) for o in self.outputs]
         columns = ("output", "max |Δ|", "of the scale", "error before", "error after", "ratio")
         return html_table(title, columns, rows, "; ".join((*self.failures, *self.notes)))
+
+    def with_sites(self, sites: tuple[SiteError, ...], note: str | None) -> Verdict:
+        """The verdict with the errors at every site, or with why there are none."""
+        return replace(self, sites=sites, notes=self.notes if note is None else (*self.notes, note))
 
     def with_proof(self, proof: Proof, *, tolerant: bool) -> Verdict:
         """The verdict with what the certificate says.
@@ -154,6 +163,7 @@ def verify(
     seed: int = 0,
     specs: Sequence[InputSpec] = (),
     drawn: Callable[[Feeds], Feeds] | None = None,
+    per_site: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Verdict:
     """Compares two models, whoever made the second.
@@ -173,6 +183,8 @@ def verify(
         seed: Of the drawn inputs.
         specs: Shapes and dtypes of the drawn inputs, where the model leaves them open.
         drawn: Takes normal inputs to what the model expects, e.g. images of 0 to 255; None leaves them as drawn.
+        per_site: Also compare what both compute inside, at every site (`localise`); done by itself where the check
+            fails. On the first of the inputs.
         progress: Called with the part done, 0 to 1.
 
     Raises:
@@ -205,7 +217,11 @@ def verify(
         compared = _compared(runner, other, trials, progress, exact, by_place=by_place)
         proved = proof is not None and proof.proved
         verdict = compared if isinstance(compared, Verdict) else _judged(compared, rtol, atol, proved=proved)
-        return verdict if proof is None else verdict.with_proof(proof, tolerant=tolerant)
+        if proof is not None:
+            verdict = verdict.with_proof(proof, tolerant=tolerant)
+        if not verdict.inputs or (verdict.passed and not per_site):
+            return verdict
+        return verdict.with_sites(*look_inside(first, second, trials[0]()))
 
 
 def interface_differences(before: Runner, after: Runner) -> tuple[str, ...]:

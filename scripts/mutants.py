@@ -54,6 +54,7 @@ BRANCHES = ("tests/test_branches.py",)
 ONNX_BRANCHES = ("tests/frontends/test_onnx_branches.py",)
 OPERATORS = ("tests/frontends/test_law_operators.py",)
 CERTIFICATE = ("tests/certificate/test_certify.py",)
+ADVERSARY = ("tests/certificate/test_adversary.py",)
 SHARING = ("tests/frontends/test_onnx_sharing.py",)
 PROTO = ("tests/frontends/test_from_proto.py",)
 FORWARD = ("tests/frontends/test_forward.py",)
@@ -1348,6 +1349,62 @@ MUTANTS: tuple[Mutant, ...] = (
         "return np.asarray(self.err < UNKNOWN**0.5)",
         "return np.asarray(self.err < np.inf)",
         (*CERTIFICATE, "-k", "lost"),
+    ),
+    Mutant(
+        "what is lost comes back behind tiny factors",
+        "bnfold/certificate/bounds.py",
+        "        if self.known.all() and other.known.all():",
+        "        if True:",
+        ADVERSARY,
+    ),
+    Mutant(
+        "an average of constants that counts zeros proved constant",
+        "bnfold/certificate/fixed.py",
+        "np.where(known == 0, 0.0, np.nan) if counts_zeros(node) else known",
+        "known",
+        ADVERSARY,
+    ),
+    Mutant(
+        "a computed operand proved to be a constant one",
+        "bnfold/certificate/pair.py",
+        "same_constant(pair, mine[i] if i < len(mine) else None, theirs[i] if i < len(theirs) else None)",
+        "pass",
+        ADVERSARY,
+    ),
+    Mutant(
+        "a constant channel's zero handed back whatever its scale",
+        "bnfold/certificate/walk.py",
+        "here = here if exact else here & (own - scale).holds(0.0)",
+        "here = here",
+        ADVERSARY,
+    ),
+    Mutant(
+        "operators of two versions proved the same",
+        "bnfold/certificate/near.py",
+        "if changed is not None and min(versions) < changed <= max(versions):",
+        "if False:",
+        ADVERSARY,
+    ),
+    Mutant(
+        "a repeated tensor proved to be the tensor",
+        "bnfold/certificate/near.py",
+        "if len(mine) != len(theirs) or not all(map(_may_be, mine, theirs)):",
+        "if len(mine) != len(theirs):",
+        ADVERSARY,
+    ),
+    Mutant(
+        "the default of an input left out of the proof",
+        "bnfold/certificate/walk.py",
+        "if not _same_default(value, other):",
+        "if False:",
+        ADVERSARY,
+    ),
+    Mutant(
+        "what a failed check is about not looked into",
+        "bnfold/verify.py",
+        "if not verdict.inputs or (verdict.passed and not per_site):",
+        "if not verdict.inputs or not per_site:",
+        ("tests/test_inside.py",),
     ),
     Mutant(
         "a weight that no tolerance sees passes",

@@ -85,6 +85,7 @@ FLOORS = [
         "float64",
         "yardstick",
         "localise",
+        "inside",
         "preprocess",
         "folding",
         "certificate",

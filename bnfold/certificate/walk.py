@@ -399,8 +399,6 @@ class Walk:
         for i, value in enumerate(mine):
             other = theirs[i] if i < len(theirs) else None
             if value is None or not self.old.is_feature(value):
-                if value is not None and self.new.is_feature(other):
-                    raise Mismatch(f"operand {i} is computed after")
                 if i not in own and not self._same_constant(node, candidate, i):
                     raise Mismatch(f"operand {i} is another constant after", differs=value is not None)
                 units.append(None)

@@ -64,6 +64,36 @@ def test_a_constant_channel_has_no_scale_to_hand_back() -> None:
     assert proved(before, after(0.5)).proved
 
 
+def test_a_constant_channel_that_is_the_same_keeps_its_value() -> None:
+    """It is the same behind a ReLU; in front of it, nothing else follows."""
+    rest = [node("Conv", "r v", "z"), node("Add", "s z", "y")]
+    unit = np.array([1.0, 0.5, 1.0])
+    before = graph(
+        [node("Conv", "x c k", "b"), node("Add", "b o", "n"), node("Relu", "n", "r"), node("Add", "n x", "s"), *rest],
+        {"c": dead(POINT, 0), "v": POINT, "k": BIAS, "o": per_channel(np.array([0.5, 0.0, 0.0]))},
+    )
+
+    def after(factor: float) -> onnx.ModelProto:
+        return graph(
+            [
+                node("Conv", "x c k", "b"),
+                node("Relu", "b", "r"),
+                node("Mul", "b f", "m"),
+                node("Add", "m x", "s"),
+                *rest,
+            ],
+            {
+                "c": dead(POINT, 0) * unit.reshape(3, 1, 1, 1),
+                "v": POINT / unit.reshape(1, 3, 1, 1),
+                "k": (BIAS + np.array([0.5, 0.0, 0.0])) * unit,
+                "f": per_channel(np.array([factor, 2.0, 1.0])),
+            },
+        )
+
+    assert not proved(before, after(0.0)).proved
+    assert proved(before, after(1.0)).proved
+
+
 @pytest.mark.parametrize("counted", [0, 1])
 def test_a_constant_is_none_behind_padded_zeros(counted: int) -> None:
     """An average that counts the zeros around a constant channel gives less at the border."""
