@@ -1303,13 +1303,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/attacks/test_pickle_layer_that_is_built.py", "tests/attacks/test_pickle_tensor_of_a_terabyte.py"),
     ),
     Mutant(
-        "tuples in tuples count once",
-        "bnfold/tape.py",
-        "item.weight if isinstance(item, Row) else 1 for item in items",
-        "1 for item in items",
-        ("tests/attacks/test_pickle_tuples_in_tuples.py",),
-    ),
-    Mutant(
         "names of parts may be code",
         "bnfold/unpickled.py",
         "not isinstance(key, str) or not NAME.fullmatch(key) or",
@@ -1352,11 +1345,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/attacks/test_function_that_calls_itself.py", "tests/attacks/test_functions_that_call_each_other.py"),
     ),
     Mutant(
-        "declared shapes bound constants",
-        "bnfold/frontends/evaluate.py",
-        "if size is None or size > LARGEST:",
-        "if size is None:",
-        ("tests/attacks/test_fold_broadcast_of_a_terabyte.py", "tests/attacks/test_fold_range_of_a_terabyte.py"),
+        "a Tile is as large as its operand",
+        "bnfold/frontends/growth.py",
+        "arrays[0].size * math.prod(_numbers(arrays[1]))",
+        "arrays[0].size",
+        ("tests/frontends/test_growth.py",),
     ),
     Mutant(
         "errors print what is in names",
