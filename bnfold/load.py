@@ -118,7 +118,7 @@ def read_folded(path: str | os.PathLike[str]) -> FoldedState:
         UnsupportedError: A later version of bnfold wrote it.
     """
     name = os.fspath(path)
-    kind, _, content, _ = _read(name, trust=False, limit=MAX_BYTES)
+    kind, _, content, _ = _read(name, trust=False, limit=parse_bytes("--max-bytes", MAX_BYTES))
     folded = folded_in(content, name) if kind in ("checkpoint", "safetensors") else None
     if folded is None:
         raise UnreadableError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import LimitError, UnreadableError, UnsafeError, UnsupportedError
 from bnfold.quiet import silent_logs
-from bnfold.specs import MAX_BYTES
+from bnfold.specs import MAX_BYTES, parse_bytes
 from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 AGAIN = "Download or export it again."
 LARGEST_MESSAGE_BYTES = 2**31
+LARGEST_MODEL_BYTES = parse_bytes("--max-bytes", MAX_BYTES)
 BESIDE = "Put the model and its data files into one folder, as plain files."
 
 
-def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model, tuple[str, ...]]:
+def read(data: bytes, name: str, limit: int = LARGEST_MODEL_BYTES) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """The model, and notes on what had to be put right.
 
     Args:
