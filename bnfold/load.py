@@ -134,7 +134,12 @@ def _read(name: str, trust: bool, limit: int) -> tuple[str, str, object, tuple[s
         before = os.fstat(file.fileno())
         if before.st_size > limit:
             raise LimitError(f"{name} has {before.st_size} bytes, more than {limit}", "Raise --max-bytes.")
-        digest, kind = _sha256(file), _sniff(file, name)
+        kind = _sniff(file, name)
+        if kind == "onnx":
+            from bnfold.onnxfile import check_size
+
+            check_size(before.st_size, name)
+        digest = _sha256(file)
         listed = members(file, name) if kind in ("checkpoint", "pt2") else []
         if listed:
             check_archive(file, listed, name)
@@ -173,6 +178,7 @@ def _opened(name: str) -> Iterator[IO[bytes]]:
 
 def _sha256(file: IO[bytes]) -> str:
     digest = hashlib.sha256()
+    file.seek(0)
     while block := file.read(1 << 20):
         digest.update(block)
     file.seek(0)

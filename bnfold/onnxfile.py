@@ -48,10 +48,7 @@ def read(data: bytes, name: str, limit: int = LARGEST_MODEL_BYTES) -> tuple[onnx
     from bnfold.onnxbounds import check_bounds
     from bnfold.onnxoperators import check_operators
 
-    if len(data) >= LARGEST_MESSAGE_BYTES:
-        raise LimitError(
-            f"{name} has {len(data)} bytes, more than a protobuf message can have", "Export it with external data."
-        )
+    check_size(len(data), name)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -81,6 +78,18 @@ def read(data: bytes, name: str, limit: int = LARGEST_MODEL_BYTES) -> tuple[onnx
     for tensor in external_tensors(model):
         tensor.base_dir = folder
     return model, _settle_order(model, name)
+
+
+def check_size(size: int, name: str) -> None:
+    """Whether a file of that size can be one message.
+
+    Raises:
+        LimitError: It cannot.
+    """
+    if size >= LARGEST_MESSAGE_BYTES:
+        raise LimitError(
+            f"{name} has {size} bytes, more than an ONNX file can have in itself", "Export it with external data."
+        )
 
 
 def external_tensors(model: onnx_ir.Model) -> Iterator[onnx_ir.ExternalTensor]:
