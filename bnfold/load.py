@@ -119,7 +119,7 @@ def read_folded(path: str | os.PathLike[str]) -> FoldedState:
         UnsupportedError: A later version of bnfold wrote it.
     """
     name = os.fspath(path)
-    kind, _, content, _ = _read(name, trust=False, limit=MAX_BYTES)
+    kind, _, content, _ = _read(name, trust=False, limit=parse_bytes("--max-bytes", MAX_BYTES))
     folded = folded_in(content, name) if kind in ("checkpoint", "safetensors") else None
     if folded is None:
         raise UnreadableError(
@@ -135,7 +135,12 @@ def _read(name: str, trust: bool, limit: int) -> tuple[str, str, object, tuple[s
         before = os.fstat(file.fileno())
         if before.st_size > limit:
             raise LimitError(f"{name} has {before.st_size} bytes, more than {limit}", "Raise --max-bytes.")
-        digest, kind = _sha256(file), _sniff(file, name)
+        kind = _sniff(file, name)
+        if kind == "onnx":
+            from bnfold.onnxfile import check_size
+
+            check_size(before.st_size, name)
+        digest = _sha256(file)
         listed = members(file, name) if kind in ("checkpoint", "pt2") else []
         if listed:
             check_archive(file, listed, name)
@@ -184,6 +189,7 @@ def _nearest(name: str) -> str:
 
 def _sha256(file: IO[bytes]) -> str:
     digest = hashlib.sha256()
+    file.seek(0)
     while block := file.read(1 << 20):
         digest.update(block)
     file.seek(0)

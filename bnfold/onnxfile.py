@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import LimitError, UnreadableError, UnsafeError, UnsupportedError
 from bnfold.quiet import silent_logs
-from bnfold.specs import MAX_BYTES
+from bnfold.specs import MAX_BYTES, parse_bytes
 from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 AGAIN = "Download or export it again."
 LARGEST_MESSAGE_BYTES = 2**31
+LARGEST_MODEL_BYTES = parse_bytes("--max-bytes", MAX_BYTES)
 BESIDE = "Put the model and its data files into one folder, as plain files."
 
 
-def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model, tuple[str, ...]]:
+def read(data: bytes, name: str, limit: int = LARGEST_MODEL_BYTES) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """The model, and notes on what had to be put right.
 
     Args:
@@ -48,10 +49,7 @@ def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model,
     from bnfold.onnxbounds import check_bounds
     from bnfold.onnxoperators import check_operators
 
-    if len(data) >= LARGEST_MESSAGE_BYTES:
-        raise LimitError(
-            f"{name} has {len(data)} bytes, more than a protobuf message can have", "Export it with external data."
-        )
+    check_size(len(data), name)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -82,6 +80,18 @@ def read(data: bytes, name: str, limit: int = MAX_BYTES) -> tuple[onnx_ir.Model,
         tensor.base_dir = folder
     share_mappings(model)
     return model, _settle_order(model, name)
+
+
+def check_size(size: int, name: str) -> None:
+    """Whether a file of that size can be one message.
+
+    Raises:
+        LimitError: It cannot.
+    """
+    if size >= LARGEST_MESSAGE_BYTES:
+        raise LimitError(
+            f"{name} has {size} bytes, more than an ONNX file can have in itself", "Export it with external data."
+        )
 
 
 def external_tensors(model: onnx_ir.Model) -> Iterator[onnx_ir.ExternalTensor]:

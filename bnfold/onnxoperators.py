@@ -52,6 +52,8 @@ def _opsets(imports: Any, name: str) -> dict[str, int]:
         domain = "" if opset.domain in STANDARD else opset.domain
         if domain in found:
             raise UnreadableError(f"{name} is a damaged ONNX file: it names two opsets of '{printable(domain)}'", AGAIN)
+        if not 0 < opset.version < 2**31:
+            raise UnreadableError(f"{name} is a damaged ONNX file: it names opset {opset.version}", AGAIN)
         found[domain] = opset.version
     return found
 
@@ -61,6 +63,8 @@ def _wrong(node: onnx.NodeProto, versions: Mapping[str, int]) -> str:
     names = [attribute.name for attribute in node.attribute]
     if len(set(names)) < len(names) or "" in names:
         return "has an attribute twice, or one without a name"
+    if any(not device.configuration_id for device in node.device_configurations):
+        return "has a configuration of devices without a name"
     for attribute in node.attribute:
         field = FIELDS.get(attribute.type)
         if field and not attribute.ref_attr_name and not attribute.HasField(field):

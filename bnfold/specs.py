@@ -18,7 +18,7 @@ _DIMS = re.compile(r"\d{1,9}(?:\s*(?P<sign>[x×,])\s*\d{1,9}(?:\s*(?P=sign)\s*\d
 _BYTES = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,6})?)\s*(?P<unit>[kMGT]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
-MAX_BYTES = 32 * 10**9  # of a model, unless the caller says otherwise
+MAX_BYTES = "32GB"  # of a model, unless the caller says otherwise
 
 ChannelValues = Mapping[str | None, tuple[float, ...]]  # by input; None for the only one there is
 ChannelNumbers = float | str | Sequence[float] | Sequence[str] | Mapping[str, float | Sequence[float]]

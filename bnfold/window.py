@@ -19,6 +19,9 @@ from bnfold.affine import Kernel
 Mask = NDArray[np.bool_]
 
 
+FARTHEST = 1 << 16  # elements that a tap, a stride or padding may reach over
+
+
 @dataclass(frozen=True)
 class Window:
     """How a convolution or pooling slides: one entry per spatial axis.
@@ -51,6 +54,30 @@ class Window:
             known, every size counts.
         """
         return _patterns(self)
+
+    @property
+    def slides(self) -> bool:
+        """Whether there is an output position for what is known of the input, and the numbers are those of a network.
+
+        A file may ask for padding of 2³¹, whose positions nobody could look at one by one.
+        """
+        if max(*self.strides, *self.pads_begin, *self.pads_end, *self.output_padding, 0) > FARTHEST:
+            return False
+        reaches = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        if max(*reaches, 0) > FARTHEST or min(*self.kernel, 1) < 1:
+            return False
+        extra = self.output_padding or (0,) * len(self.kernel)
+        for size, stride, reach, begin, end, more in zip(
+            self.sizes, self.strides, reaches, self.pads_begin, self.pads_end, extra, strict=True
+        ):
+            if size is None:
+                continue
+            full = (
+                (size - 1) * stride + reach - begin - end + more if self.transposed else size + begin + end - reach + 1
+            )
+            if full < 1:
+                return False
+        return True
 
     @property
     def uniform(self) -> bool:

@@ -122,6 +122,7 @@ LONGER_BECAUSE = {
     "frontends/aten/edits.py": "one short method per kind of operator",
     "frontends/aten/readers.py": "one short reader per operator, and the table of all of them",
     "frontends/aten/structure.py": "one short reader per operator that moves elements",
+    "frontends/linear.py": "one reader per operator with constant weights; how a window slides is read with them",
     "frontends/modules/map.py": "one walk over the edits; each way a module cannot hold one is next to the others",
     "frontends/modules/merge.py": "one choice of what becomes of which module, and the conditions on it",
     "frontends/readers.py": "one short reader per operator, and the table of all of them",

@@ -30,7 +30,7 @@ def test_drawn_values_have_the_dtype_asked_for(dtype: str) -> None:
 def test_an_absurd_shape_is_refused_before_it_is_allocated() -> None:
     assert refusal(UsageError, draw, np.random.default_rng(0), (10**6, 10**6), "float32") == (
         "error[USAGE]: an input of shape 1000000x1000000 would hold 1000000000000 values\n"
-        "Pass a shape of at most 2147483648 values."
+        "Pass a shape of at most 536870912 values."
     )
 
 

@@ -58,7 +58,7 @@ def _convolved(node: ir.Node) -> Known | None:
     n = len(kernel)
     strides, dilations = ints(node, "strides", (1,) * n), ints(node, "dilations", (1,) * n)
     pads = ints(node, "pads", (0,) * (2 * n))
-    if (len(strides), len(dilations), len(pads)) != (n, n, 2 * n):
+    if (len(strides), len(dilations), len(pads)) != (n, n, 2 * n) or 0 in strides:
         return None
     sizes: list[int] = []
     for i, (size, taps) in enumerate(zip(image, kernel, strict=True)):

@@ -35,14 +35,19 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
     groups = int(attr(node, "group", 1))
     assert x is not None
     assert stored is not None
-    channels = (ctx.shape(x) or (None, None))[1]
-    if isinstance(channels, int) and channels != weight.shape[0 if transposed else 1] * (1 if transposed else groups):
+    shape = ctx.shape(x) or ()
+    if len(shape) != weight.ndim or weight.ndim < 3 or not _slides(node, weight.ndim - 2):
         return ctx.rigid(node, Reason.BOUNDARY)  # the model is broken, and stays as it is
+    channels = shape[1]
+    if isinstance(channels, int) and channels != weight.shape[0 if transposed else 1] * (1 if transposed else groups):
+        return ctx.rigid(node, Reason.BOUNDARY)
     out = weight.shape[1] * groups if transposed else weight.shape[0]
     held = ctx.const(bias) if bias is not None else None
     if held is not None and held.shape != (out,) and (held.ndim == 1 or held.any()):
         return ctx.rigid(node, Reason.BOUNDARY)
-    window = window_of(node, ctx.shape(x) or (), weight.shape[2:], transposed)
+    window = window_of(node, shape, weight.shape[2:], transposed)
+    if not window.slides:
+        return ctx.rigid(node, Reason.BOUNDARY)
     kernel = convolution_kernel(weight, groups, window, transposed)
     return [
         Linear(
@@ -58,6 +63,14 @@ def _convolution(node: ir.Node, ctx: Context, transposed: bool) -> list[Op]:
             frozen=_frozen(stored, node),
         )
     ]
+
+
+def _slides(node: ir.Node, n: int) -> bool:
+    """Whether the attributes of a convolution in n dimensions are as many as that, and make sense."""
+    strides, dilations = ints(node, "strides", (1,) * n), ints(node, "dilations", (1,) * n)
+    pads = ints(node, "pads", (0,) * (2 * n))
+    counts = (len(strides), len(dilations), len(pads)) == (n, n, 2 * n)
+    return counts and min((*strides, *dilations, int(attr(node, "group", 1)))) > 0
 
 
 def window_of(node: ir.Node, shape: tuple[int | str | None, ...], kernel: tuple[int, ...], transposed: bool) -> Window:

@@ -24,7 +24,7 @@ from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
-from bnfold.graph import Graph, Op, Rigid, Shape
+from bnfold.graph import Graph, Linear, Op, Rigid, Shape
 from bnfold.reasons import Reason
 
 SHAPE_ONLY = ("Shape", "Size")
@@ -96,10 +96,28 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
     elif node.outputs[0].dtype not in FLOATS:
         reason = Reason.DTYPE
     if reason is None:
-        return reader(node, context)
+        ops = reader(node, context)
+        return ops if all(_fits(op, context) for op in ops) else context.rigid(node, Reason.BOUNDARY)
     if batch_norm:
         context.kept[context.label(node)] = reason
     return context.rigid(node, reason)
+
+
+def _fits(op: Op, context: Context) -> bool:
+    """Whether a linear operator has as many channels as the shapes around it, which a broken model may contradict."""
+    if not isinstance(op, Linear):
+        return True
+    x, y = context.shape(op.x), None if op.y is None else context.shape(op.y)  # type: ignore[arg-type]
+    return _has(x, op.x_axis, op.kernel.in_channels) and _has(y, op.y_axis, op.kernel.out_channels)
+
+
+def _has(shape: Shape | None, axis: int, channels: int) -> bool:
+    if shape is None:
+        return True
+    if not -len(shape) <= axis < len(shape):
+        return False
+    size = shape[axis]
+    return not isinstance(size, int) or size == channels
 
 
 def _is_sized(shape: Shape | None) -> bool:

@@ -272,6 +272,7 @@ def shared(w: Walk) -> str:
             w.b.values[name].ndim == w.b.values[own].ndim
             and w.b.axes[name] == w.b.axes[own]
             and w.b.channels(name) == w.b.channels(own)
+            and (w.b.steps[step].op == "conv" or w.b.values[name].shape[-1] == w.b.values[own].shape[-1])
         )
     )
     x = w.pick(fitting)
