@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,12 +198,12 @@ def inspect(
     )
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
-    from bnfold.frontends.edit import in_memory
     from bnfold.frontends.onnx import plan_model
     from bnfold.onnxfile import weight_bytes
 
-    store = Spill(os.path.join(tempfile.gettempdir(), "a plan")) if weight_bytes(unfolded) >= LARGE_BYTES else in_memory
-    plan = plan_model(unfolded, choices, store=store)
+    if weight_bytes(unfolded) >= LARGE_BYTES:
+        plan_model = partial(plan_model, store=Spill(os.path.join(tempfile.gettempdir(), "a plan")))
+    plan = plan_model(unfolded, choices)
     report = with_copies_noted(report, plan)
     report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
     return judged(report, given)
