@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,15 +237,13 @@ def inspect(
     )
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
-    from bnfold.frontends.edit import in_memory
     from bnfold.frontends.onnx import fold_model, plan_model
     from bnfold.onnxfile import weight_bytes
 
-    store = Spill(os.path.join(tempfile.gettempdir(), "a plan")) if weight_bytes(unfolded) >= LARGE_BYTES else in_memory
-    if picture:
-        folded, plan = fold_model(unfolded, choices, store=store)
-    else:
-        folded, plan = None, plan_model(unfolded, choices, store=store)
+    if weight_bytes(unfolded) >= LARGE_BYTES:
+        store = Spill(os.path.join(tempfile.gettempdir(), "a plan"))
+        fold_model, plan_model = partial(fold_model, store=store), partial(plan_model, store=store)
+    folded, plan = fold_model(unfolded, choices) if picture else (None, plan_model(unfolded, choices))
     report = with_copies_noted(report, plan)
     report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
     return judged(report if folded is None else pictured(report, unfolded, folded, tell), given)

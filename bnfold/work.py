@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,18 +113,17 @@ def to_onnx(
     )
     unfolded, report, steps = preprocessed(opened, report, given)
     from bnfold.export import staged
-    from bnfold.frontends.edit import in_memory
     from bnfold.frontends.onnx import fold_model
     from bnfold.onnxfile import data_files, weight_bytes
 
-    store = Spill(target) if weight_bytes(unfolded) >= LARGE_BYTES else in_memory
+    fold = partial(fold_model, store=Spill(target)) if weight_bytes(unfolded) >= LARGE_BYTES else fold_model
     original = folded_only = None
     if renewal is not None:
-        original, folded_only = unfolded, fold_model(unfolded, choices, store=store)[0]
+        original, folded_only = unfolded, fold(unfolded, choices)[0]
         unfolded, report = recalibrated(report, unfolded, renewal, tell)
     tell("folding", None)
 
-    folded, plan = fold_model(unfolded, choices, store=store)
+    folded, plan = fold(unfolded, choices)
     report = with_copies_noted(report, plan)
     after = count_operators(folded)
     left = said(choices.leftover, plan.kept, after.get("BatchNormalization", 0))

@@ -95,7 +95,7 @@ def main() -> int:
         for level in ("off", "quick", *(["full"] if arguments.full else [])):
             taken[level] = convert(model, level)
             print(f"--verify {level}: {taken[level].peak:,} bytes, {taken[level].seconds:.0f} s", flush=True)
-    write_section(RELIABILITY, "memory", section(model, taken))
+            write_section(RELIABILITY, "memory", section(model, taken))  # a run that is stopped keeps what it has
     missed = shortfalls(model, taken)
     for line in missed:
         print(line, file=sys.stderr)

@@ -800,8 +800,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "new weights of a large model stay in memory",
         "bnfold/work.py",
-        "Spill(target) if weight_bytes(unfolded) >= LARGE_BYTES else in_memory",
-        "in_memory",
+        "partial(fold_model, store=Spill(target)) if weight_bytes(unfolded) >= LARGE_BYTES else fold_model",
+        "fold_model",
         ("tests/large/test_large.py",),
     ),
     Mutant(
