@@ -318,5 +318,5 @@ def test_the_tables_are_there_without_javascript(files: Any, runs: Any, open_pag
     assert page.locator("#site-table tbody th").all_text_contents() == [s["name"] for s in runs["densenet"]["sites"]]
     assert page.locator("#site-table").is_visible()
     assert not page.locator("#filters").is_visible()
-    assert page.locator("#latency .plot").first.is_visible()
+    assert page.locator("#weights .plot").first.is_visible()
     assert page.locator("noscript").count() >= 1

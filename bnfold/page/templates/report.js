@@ -125,8 +125,8 @@
     openFew();
     render();
 
-    byId("open-all").addEventListener("click", () => { everyBlock((block) => open.add(block.key)); render(); });
-    byId("close-all").addEventListener("click", () => { open.clear(); render(); });
+    byId("open-all").addEventListener("click", () => { everyBlock((block) => open.add(block.key)); render(); look(); });
+    byId("close-all").addEventListener("click", () => { open.clear(); render(); look(); });
     byId("zoom-in").addEventListener("click", () => scale(zoom * 1.25));
     byId("zoom-out").addEventListener("click", () => scale(zoom / 1.25));
     const names = run.sites.length ? run.sites.map((site) => site.name) : picture.before.filter((node) => node.op === "BatchNormalization").map((node) => node.name);
@@ -465,6 +465,15 @@
         } else {
           for (const twin of chosen.twins) side.boxes.get(side.owner.get(twin)).element.classList.add("twin");
         }
+      }
+    }
+
+    /* Back to what was chosen, or to the first box. */
+    function look() {
+      for (const side of Object.values(sides)) {
+        const at = chosen && (side === chosen.side ? chosen.at : chosen.twins[0]);
+        const box = at === null || at === undefined ? side.boxes.values().next().value : side.boxes.get(side.owner.get(at));
+        if (box) bring(side, box);
       }
     }
 
