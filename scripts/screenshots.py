@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("preact_resnet", "repvgg", "densenet")
 LOOKS = (("desktop", 1440, 1000), ("phone", 390, 844))
 README_SIZE = (1280, 900)
-COLOURS = 64
+COLOURS = 200
 
 
 def page_of(name: str, folder: Path, *, bench: bool) -> Path:

@@ -192,6 +192,8 @@ def test_a_name_in_the_table_leads_to_its_place_in_the_graph(files: Any, runs: A
     assert chosen.bounding_box()["y"] < DESKTOP[1]
     detail = page.locator("#detail").text_content() or ""
     assert all(name in detail for name in (last["name"], *last["into"], "folded", "multiplied by s"))
+    said = page.locator("#chosen").text_content()
+    assert said == f"Chosen on the side before: BatchNormalization {last['name']}, folded"
     twins = page.locator("#graph-after .g-node.twin")
     assert twins.count() == len(last["into"])
     page.locator("#detail").get_by_role("button", name=last["into"][0]).first.click()

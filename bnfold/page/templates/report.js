@@ -545,6 +545,7 @@
       if (reads.length) parts.push(heading("Reads"), links(side, reads));
       if (side.readers[at].length) parts.push(heading("Read by"), links(side, side.readers[at]));
       panel.replaceChildren(...parts);
+      byId("chosen").textContent = `Chosen on the side ${side.side}: ${clean(node.op)} ${clean(node.name)}, ${STATUS[node.status] || clean(node.status)}`;
       panel.scrollTop = 0;
     }
 
