@@ -93,6 +93,13 @@ def wide_net(nodes: int = 500) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+MORE: dict[str, dict[str, Any]] = {  # together the models here have every section of a page
+    "preact_resnet": {"verify": "full"},
+    "repvgg": {"verify": "quick", "bench": True, "runtimes": ["ort"], "min_time": 0.1, "threads": 1},
+    "densenet": {"verify": "quick", "data": f"{ROOT}/models/digits_test.npz"},
+}
+
+
 @cache
 def run_of(name: str, folder: str) -> dict[str, Any]:
     """The run of a conversion, as `--json` writes it: of one of the models here, or of `wide` with hostile names."""
@@ -103,9 +110,6 @@ def run_of(name: str, folder: str) -> dict[str, Any]:
         report = pipeline.convert(source, out, picture=True, verify="quick")
     else:
         arch = f"{ROOT}/models/architectures.py:{name}"
-        data = f"{ROOT}/models/digits_test.npz"
-        report = pipeline.convert(
-            f"{ROOT}/models/{name}.pt", out, arch=arch, picture=True, bench=True, min_time=0.2, threads=1, data=data
-        )
+        report = pipeline.convert(f"{ROOT}/models/{name}.pt", out, arch=arch, picture=True, **MORE[name])
     run: dict[str, Any] = json.loads(report.to_json())
     return run

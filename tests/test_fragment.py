@@ -59,5 +59,5 @@ def test_a_timing_has_a_row_per_runtime() -> None:
 
 def test_a_report_has_its_verdict_and_what_stays() -> None:
     shown = reports.report()._repr_html_()
-    assert "2 of 3 BatchNorms folded, 1 stays, the same function on 4 inputs" in shown
+    assert "2 of 3 BatchNorms folded, 1 stays; the same function on 4 inputs" in shown
     assert "ZERO-PAD" in shown

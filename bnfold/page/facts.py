@@ -93,7 +93,7 @@ def verdict(run: Run) -> Verdict:
                 f"{'Rejected' if command == 'convert' else 'Failed'}: {fate}, and a check failed.",
                 tuple(failures),
             )
-        checked_too = "" if command == "inspect" else f", {_same(checked)}" if checked else ", not verified"
+        checked_too = "" if command == "inspect" else f"; {_same(checked)}" if checked else "; not verified"
         return Verdict(state, f"{fate}{checked_too}{f'; {faster}' if faster else ''}.", ())
     if command == "verify" and checked:
         return Verdict("good" if passed else "bad", _sentence(_same(checked)), tuple(failures))

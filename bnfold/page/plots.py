@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 MOST_TICKS = 7
 
+LEAST_RATIO = 10.0  # of the ends of a logarithmic axis, so that there are ticks on it
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -51,6 +53,9 @@ def log_axis(values: Iterable[float | None]) -> Axis:
     """An axis by powers of ten that holds all positive numbers, with a few round ticks."""
     known = [value for value in values if value is not None and math.isfinite(value) and value > 0] or [1.0]
     low, high = min(known) / 1.3, max(known) * 1.3
+    if high / low < LEAST_RATIO:
+        middle = math.sqrt(low * high)
+        low, high = middle / math.sqrt(LEAST_RATIO), middle * math.sqrt(LEAST_RATIO)
     steps = (1, 2, 5) if high / low < 1000 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     round_ones = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]

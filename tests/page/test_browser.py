@@ -192,6 +192,8 @@ def test_a_name_in_the_table_leads_to_its_place_in_the_graph(files: Any, runs: A
     assert chosen.bounding_box()["y"] < DESKTOP[1]
     detail = page.locator("#detail").text_content() or ""
     assert all(name in detail for name in (last["name"], *last["into"], "folded", "multiplied by s"))
+    said = page.locator("#chosen").text_content()
+    assert said == f"Chosen on the side before: BatchNormalization {last['name']}, folded"
     twins = page.locator("#graph-after .g-node.twin")
     assert twins.count() == len(last["into"])
     page.locator("#detail").get_by_role("button", name=last["into"][0]).first.click()
@@ -318,5 +320,5 @@ def test_the_tables_are_there_without_javascript(files: Any, runs: Any, open_pag
     assert page.locator("#site-table tbody th").all_text_contents() == [s["name"] for s in runs["densenet"]["sites"]]
     assert page.locator("#site-table").is_visible()
     assert not page.locator("#filters").is_visible()
-    assert page.locator("#latency .plot").first.is_visible()
+    assert page.locator("#weights .plot").first.is_visible()
     assert page.locator("noscript").count() >= 1

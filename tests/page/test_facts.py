@@ -25,22 +25,22 @@ def all_folded() -> Plan:
 @pytest.mark.parametrize(
     ("changes", "state", "sentence"),
     [
-        ({}, "mixed", "2 of 3 BatchNorms folded, 1 stays, the same function on 4 inputs."),
-        ({"plan": all_folded()}, "good", "All 2 BatchNorms folded, the same function on 4 inputs."),
-        ({"plan": Plan((reports.FOLDED,))}, "good", "Its only BatchNorm folded, the same function on 4 inputs."),
-        ({"plan": Plan((reports.KEPT,))}, "mixed", "Its only BatchNorm stays, the same function on 4 inputs."),
+        ({}, "mixed", "2 of 3 BatchNorms folded, 1 stays; the same function on 4 inputs."),
+        ({"plan": all_folded()}, "good", "All 2 BatchNorms folded; the same function on 4 inputs."),
+        ({"plan": Plan((reports.FOLDED,))}, "good", "Its only BatchNorm folded; the same function on 4 inputs."),
+        ({"plan": Plan((reports.KEPT,))}, "mixed", "Its only BatchNorm stays; the same function on 4 inputs."),
         (
             {"plan": Plan((reports.KEPT, reports.KEPT))},
             "mixed",
-            "All 2 BatchNorms stay, the same function on 4 inputs.",
+            "All 2 BatchNorms stay; the same function on 4 inputs.",
         ),
-        ({"plan": Plan(())}, "good", "No BatchNorm to fold, the same function on 4 inputs."),
+        ({"plan": Plan(())}, "good", "No BatchNorm to fold; the same function on 4 inputs."),
         (
             {"plan": Plan((), (reports.SCALE,))},
             "good",
-            "No BatchNorm, 1 other affine folded, the same function on 4 inputs.",
+            "No BatchNorm, 1 other affine folded; the same function on 4 inputs.",
         ),
-        ({"verification": None}, "mixed", "2 of 3 BatchNorms folded, 1 stays, not verified."),
+        ({"verification": None}, "mixed", "2 of 3 BatchNorms folded, 1 stays; not verified."),
         ({"verification": reports.FAILED}, "bad", "Rejected: 2 of 3 BatchNorms folded, 1 stays, and a check failed."),
         ({"command": "inspect", "verification": None}, "mixed", "2 of 3 BatchNorms would fold, 1 stays."),
         ({"command": "verify", "plan": None}, "good", "The same function on 4 inputs."),
@@ -65,7 +65,7 @@ def test_a_proof_is_said() -> None:
     proved = run()
     proved["verification"] |= PROVED
     assert verdict(proved).sentence == (
-        "2 of 3 BatchNorms folded, 1 stays, proved to be the same function for all inputs."
+        "2 of 3 BatchNorms folded, 1 stays; proved to be the same function for all inputs."
     )
 
 

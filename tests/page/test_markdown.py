@@ -22,7 +22,7 @@ def test_the_summary_begins_with_the_verdict() -> None:
     text = shown()
     assert (
         text.splitlines()[0]
-        == "### 🟡 2 of 3 BatchNorms folded, 1 stays, the same function on 4 inputs; 1.25× as fast in ort."
+        == "### 🟡 2 of 3 BatchNorms folded, 1 stays; the same function on 4 inputs; 1.25× as fast in ort."
     )
     assert "| BatchNorms | 3 | 1 |" in text
     assert f"| <code>bn3</code> | ZERO-PAD | {Reason.ZERO_PAD.text} |" in text

@@ -125,8 +125,8 @@
     openFew();
     render();
 
-    byId("open-all").addEventListener("click", () => { everyBlock((block) => open.add(block.key)); render(); });
-    byId("close-all").addEventListener("click", () => { open.clear(); render(); });
+    byId("open-all").addEventListener("click", () => { everyBlock((block) => open.add(block.key)); render(); look(); });
+    byId("close-all").addEventListener("click", () => { open.clear(); render(); look(); });
     byId("zoom-in").addEventListener("click", () => scale(zoom * 1.25));
     byId("zoom-out").addEventListener("click", () => scale(zoom / 1.25));
     const names = run.sites.length ? run.sites.map((site) => site.name) : picture.before.filter((node) => node.op === "BatchNormalization").map((node) => node.name);
@@ -468,6 +468,15 @@
       }
     }
 
+    /* Back to what was chosen, or to the first box. */
+    function look() {
+      for (const side of Object.values(sides)) {
+        const at = chosen && (side === chosen.side ? chosen.at : chosen.twins[0]);
+        const box = at === null || at === undefined ? side.boxes.values().next().value : side.boxes.get(side.owner.get(at));
+        if (box) bring(side, box);
+      }
+    }
+
     function bring(side, { at }) {
       const k = Number(side.svg.getAttribute("width")) / side.size[0];
       side.canvas.scrollTop = at.y * k - side.canvas.clientHeight / 2;
@@ -536,6 +545,7 @@
       if (reads.length) parts.push(heading("Reads"), links(side, reads));
       if (side.readers[at].length) parts.push(heading("Read by"), links(side, side.readers[at]));
       panel.replaceChildren(...parts);
+      byId("chosen").textContent = `Chosen on the side ${side.side}: ${clean(node.op)} ${clean(node.name)}, ${STATUS[node.status] || clean(node.status)}`;
       panel.scrollTop = 0;
     }
 
