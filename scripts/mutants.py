@@ -1597,6 +1597,7 @@ MUTANTS: tuple[Mutant, ...] = (
         'raise UnreadableError(f"{name} was changed while it was read", "Try again when it is complete.")',
         "pass",
         ("tests/attacks/test_file_changed_while_read.py",),
+    ),
     # picture/, page/: what a report draws
     Mutant(
         "the unit of the output for that of the input",

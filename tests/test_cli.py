@@ -23,7 +23,6 @@ from bnfold import export, leftover, metrics, options, pipeline, runners, stages
 from bnfold.bench import DEFAULT_MIN_TIME_S
 from bnfold.cli import app, main
 from bnfold.reasons import Reason
-from bnfold.specs import parse_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -611,8 +610,6 @@ def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
         assert set(ours) - printing == set(theirs) - {"progress", "picture", "isolate"}
         for name in set(ours) - printing:
             default = ours[name].default
-            if name == "max_bytes":
-                default = parse_bytes("--max-bytes", default)
             if default is not None:
                 assert default == theirs[name].default
 
