@@ -79,7 +79,10 @@ def section(model: Large, taken: dict[str, Memory]) -> str:
         "free space of the size of the model twice. onnxruntime holds the weights of what it runs, and verification "
         "runs two models: that is not bounded by the largest tensor, and `--verify off` is what a small machine can do."
     )
-    written = f"Written by `scripts/huge.py` on {machine('onnx-ir', 'onnxruntime', 'numpy')}."
+    written = (
+        f"Written by `scripts/huge.py` on {machine('onnx-ir', 'onnxruntime', 'numpy')}; the load average, which tells "
+        f"how much the machine did besides, was {os.getloadavg()[0]:.0f}."
+    )
     return "\n".join(["## Memory", "", *paragraph(said), *table, "", *paragraph(why), *paragraph(written)]).rstrip()
 
 
