@@ -197,11 +197,11 @@ def test_a_weight_is_not_rewritten_under_a_convolution_that_is_rigid(duplicate: 
         helper.make_node("Conv", ["bn", "weight"], ["two"], name="linear"),
         helper.make_node("Concat", ["one", "two"], ["y"], axis=1),
     ]
+    inputs = {"x": [1, 3, 6, 6], "bias": [3]}
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [1, 3, 6, 6])]
-        + [helper.make_tensor_value_info("bias", TensorProto.DOUBLE, [3])],
+        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name, shape in inputs.items()],
         [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
         [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
