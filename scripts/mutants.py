@@ -1513,6 +1513,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "batch.labels[:rows]",
         ("tests/test_datasets.py",),
     ),
+    Mutant(
+        "a weight is rewritten under a rigid operator",
+        "bnfold/frontends/reading.py",
+        "others = len(op.weight.uses()) > readers[op.weight]",
+        "others = False",
+        ("tests/test_found_by_fuzzing.py",),
+    ),
     # loading: what a hostile file may ask for
     Mutant(
         "tensors may show more than they stand on",

@@ -13,7 +13,9 @@ import onnx_ir as ir
 import pytest
 import tiny
 from onnx import TensorProto, helper
+from property.run_onnx import run
 
+from bnfold.choices import Choices
 from bnfold.cli import main
 from bnfold.frontends.onnx import fold_model
 
@@ -182,3 +184,30 @@ def test_a_convolution_that_is_broken_stays_as_it_is(change: Change) -> None:
     folded, plan = fold_model(ir.from_proto(proto))
     assert plan.folded == 0
     assert [node.op_type for node in folded.graph] == ["Conv", "BatchNormalization", "Relu"]
+
+
+@pytest.mark.parametrize("duplicate", ["never", "auto", "always"])
+def test_a_weight_is_not_rewritten_under_a_convolution_that_is_rigid(duplicate: str) -> None:
+    """Both convolutions look alike; the bias of the first may be overridden, so that it takes no part in the fold."""
+    wide = {name: value.astype(np.float64) for name, value in tiny.parameters(3, 0).items()}
+    weights = {name: wide[name] for name in ("weight", "bias", "gamma", "beta", "mean", "var")}
+    nodes = [
+        helper.make_node("Conv", ["x", "weight", "bias"], ["one"], name="rigid"),
+        helper.make_node("BatchNormalization", ["x", "gamma", "beta", "mean", "var"], ["bn"], name="bn"),
+        helper.make_node("Conv", ["bn", "weight"], ["two"], name="linear"),
+        helper.make_node("Concat", ["one", "two"], ["y"], axis=1),
+    ]
+    inputs = {"x": [1, 3, 6, 6], "bias": [3]}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    folded, plan = fold_model(ir.from_proto(proto), Choices(duplicate=duplicate))
+    assert plan.folded == (0 if duplicate == "never" else 1)
+    x = {"x": np.random.default_rng(0).normal(size=(1, 3, 6, 6))}
+    before, after = run(proto, x), run(ir.to_proto(folded), x)
+    np.testing.assert_allclose(after["y"], before["y"], rtol=1e-12, atol=1e-12)

@@ -6,7 +6,9 @@ rigid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -24,7 +26,7 @@ from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
-from bnfold.graph import Graph, Linear, Op, Rigid, Shape
+from bnfold.graph import Graph, Linear, Op, Recurrent, Rigid, Shape
 from bnfold.reasons import Reason
 
 SHAPE_ONLY = ("Shape", "Size")
@@ -67,7 +69,7 @@ def read_graph(
         if node not in context.skip:
             ops += _read(node, context)
     inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
-    read = Graph(tuple(ops), context.shapes, inputs, outputs, precision)
+    read = Graph(tuple(_kept_for_others(ops)), context.shapes, inputs, outputs, precision)
     return Reading(context, read, tuple(labels[node] for node in norms))
 
 
@@ -101,6 +103,23 @@ def _read(node: ir.Node, context: Context) -> list[Op]:
     if batch_norm:
         context.kept[context.label(node)] = reason
     return context.rigid(node, reason)
+
+
+def _kept_for_others(ops: Sequence[Op]) -> list[Op]:
+    """The operators, with a weight frozen where somebody else reads it who is no linear operator here.
+
+    Such a reader looks like the others and is rigid, as a Conv whose bias the caller may override: what is written into
+    the weight would change it, too.
+    """
+    readers = Counter(op.weight for op in ops if isinstance(op, (Linear, Recurrent)))
+
+    def kept(op: Op) -> Op:
+        if not isinstance(op, (Linear, Recurrent)) or op.frozen is not None or not isinstance(op.weight, ir.Value):
+            return op
+        others = len(op.weight.uses()) > readers[op.weight]
+        return replace(op, frozen=Reason.SHARED_WEIGHT) if others else op
+
+    return [kept(op) for op in ops]
 
 
 def _fits(op: Op, context: Context) -> bool:
