@@ -30,7 +30,8 @@ class Watch:
 
     def see(self, event: str, arguments: tuple[object, ...]) -> None:
         """Takes note of an event that matters here."""
-        if event in PROCESSES or event in NETWORK or event in LIBRARIES:
+        itself = arguments[:1] == (None,)  # dlopen of the process, where `memory` finds malloc_trim
+        if event in PROCESSES or event in NETWORK or (event in LIBRARIES and not itself):
             self.started.append(f"{event} {str(arguments[0])[:80] if arguments else ''}")
         elif event == "open" and isinstance(arguments[0], (str, bytes)):
             self.opened.append(os.path.abspath(os.fsdecode(arguments[0])))
