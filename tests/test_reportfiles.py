@@ -47,7 +47,8 @@ def test_report_makes_the_same_page_of_the_json(model: str, folder: Path, capsys
     assert capsys.readouterr().out == "Written to run.html\n"
     assert (folder / "run.html").read_bytes() == (folder / "r.html").read_bytes()
     for suffix in ("md", "xml"):
-        assert main(["report", "run.json", "-o", f"run.{suffix}"]) == 0
+        assert main(["report", "run.json", "-o", f"run.{suffix}", "-q"]) == 0
+        assert capsys.readouterr().out == ""
         assert (folder / f"run.{suffix}").stat().st_size > 0
 
 
