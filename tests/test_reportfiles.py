@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import onnx
-import pages
+import pagecases
 import pytest
 import tiny
 
@@ -148,9 +148,18 @@ def test_in_python_a_picture_is_made_when_asked_for(model: str, folder: Path) ->
 
 
 def test_outputs_of_pytorch_are_drawn_as_well(folder: Path) -> None:
-    arch = ["--arch", f"{pages.ROOT}/models/architectures.py:mlp"]
+    arch = ["--arch", f"{pagecases.ROOT}/models/architectures.py:mlp"]
     for suffix in ("pt2", "safetensors"):
-        words = ["convert", f"{pages.ROOT}/models/mlp.pt", *arch, "-o", f"mlp.{suffix}", "--json", "run.json", *QUICK]
+        words = [
+            "convert",
+            f"{pagecases.ROOT}/models/mlp.pt",
+            *arch,
+            "-o",
+            f"mlp.{suffix}",
+            "--json",
+            "run.json",
+            *QUICK,
+        ]
         assert main(words) == 0
         picture = json.loads((folder / "run.json").read_text())["picture"]
         assert [node["status"] for node in picture["before"] if node["op"] == "BatchNormalization"] == ["folded"] * 2
