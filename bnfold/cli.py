@@ -308,13 +308,15 @@ def report(
     output: o.ReportOutput = None,
     force: o.Force = False,
     verbose: o.Verbose = 0,
+    quiet: o.Quiet = False,
     no_color: o.NoColor = False,
 ) -> None:
     """Make a page of a run that was written with --json.
 
     The page is the same that --html writes with the run.
     """
-    raise typer.Exit(report_run(run, output, force, Terminal(verbosity=verbose, color=not no_color)))
+    terminal = Terminal(verbosity=verbose, quiet=quiet, color=not no_color)
+    raise typer.Exit(report_run(run, output, force, terminal))
 
 
 @app.command(

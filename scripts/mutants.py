@@ -1618,7 +1618,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bnfold/picture/weights.py",
         "max(float(difference.max()), -float(difference.min()))",
         "max(float(difference.max()), float(difference.min()))",
-        ("tests/picture",),
+        ("tests/picture/test_weight_changes.py",),
     ),
     Mutant(
         "an operator that is gone is unchanged",

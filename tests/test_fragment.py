@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import pages
+import pagecases
 import pytest
 import reports
 
@@ -26,7 +26,7 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     assert "<p>60 more rows</p>" in shown
 
 
-@pytest.mark.parametrize("name", pages.HOSTILE)
+@pytest.mark.parametrize("name", pagecases.HOSTILE)
 def test_names_cannot_end_their_cell(name: str) -> None:
     site = Site(name, "BatchNormalization", "folded", (name,))
     shown = Plan((site,), notes=(name,))._repr_html_()

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import onnx
-import pages
+import pagecases
 import pytest
 import tiny
 
@@ -47,7 +47,8 @@ def test_report_makes_the_same_page_of_the_json(model: str, folder: Path, capsys
     assert capsys.readouterr().out == "Written to run.html\n"
     assert (folder / "run.html").read_bytes() == (folder / "r.html").read_bytes()
     for suffix in ("md", "xml"):
-        assert main(["report", "run.json", "-o", f"run.{suffix}"]) == 0
+        assert main(["report", "run.json", "-o", f"run.{suffix}", "-q"]) == 0
+        assert capsys.readouterr().out == ""
         assert (folder / f"run.{suffix}").stat().st_size > 0
 
 
@@ -147,9 +148,18 @@ def test_in_python_a_picture_is_made_when_asked_for(model: str, folder: Path) ->
 
 
 def test_outputs_of_pytorch_are_drawn_as_well(folder: Path) -> None:
-    arch = ["--arch", f"{pages.ROOT}/models/architectures.py:mlp"]
+    arch = ["--arch", f"{pagecases.ROOT}/models/architectures.py:mlp"]
     for suffix in ("pt2", "safetensors"):
-        words = ["convert", f"{pages.ROOT}/models/mlp.pt", *arch, "-o", f"mlp.{suffix}", "--json", "run.json", *QUICK]
+        words = [
+            "convert",
+            f"{pagecases.ROOT}/models/mlp.pt",
+            *arch,
+            "-o",
+            f"mlp.{suffix}",
+            "--json",
+            "run.json",
+            *QUICK,
+        ]
         assert main(words) == 0
         picture = json.loads((folder / "run.json").read_text())["picture"]
         assert [node["status"] for node in picture["before"] if node["op"] == "BatchNormalization"] == ["folded"] * 2

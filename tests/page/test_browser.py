@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pages
+import pagecases
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -49,13 +49,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for name in NAMES:
         made[name] = folder / f"{name}.html"
-        made[name].write_text(render_html(pages.run_of(name, str(folder))), encoding="utf-8")
+        made[name].write_text(render_html(pagecases.run_of(name, str(folder))), encoding="utf-8")
     return made
 
 
 @pytest.fixture(scope="module")
 def runs(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    return {name: pages.run_of(name, str(path.parent)) for name, path in files.items()}
+    return {name: pagecases.run_of(name, str(path.parent)) for name, path in files.items()}
 
 
 class Opened:
@@ -260,7 +260,7 @@ def test_hostile_names_are_text(files: Any, runs: Any, open_page: Any) -> None:
     page.locator("#open-all").click()
     names = [site["name"] for site in runs["wide"]["sites"]]
     for index, name in enumerate(names):
-        if any(hostile in name for hostile in pages.HOSTILE):
+        if any(hostile in name for hostile in pagecases.HOSTILE):
             page.locator(f"a[data-site='{index}']").evaluate("each => each.click()")
     allowed = {"script": 4, "img": 0, "iframe": 0, "object": 0, "embed": 0, "base": 0, "link": 0}
     assert {tag: page.locator(tag).count() for tag in allowed} == allowed

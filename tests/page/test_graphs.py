@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 import onnx_ir as ir
-import pages
+import pagecases
 import pytest
 import tiny
 
@@ -30,7 +30,7 @@ def small() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def wide() -> dict[str, Any]:
-    return picture_of(pages.wide_net())
+    return picture_of(pagecases.wide_net())
 
 
 def test_mermaid_is_a_flowchart(small: dict[str, Any]) -> None:

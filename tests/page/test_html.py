@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-import pages
+import pagecases
 import pytest
 import reports
 
@@ -89,7 +89,7 @@ def test_nothing_in_the_page_is_an_address_or_runs_from_an_attribute() -> None:
     assert "Copyright (c) 2012-2014 Chris Pettitt" in page  # its license asks for that
 
 
-@pytest.mark.parametrize("name", pages.HOSTILE)
+@pytest.mark.parametrize("name", pagecases.HOSTILE)
 def test_hostile_names_are_escaped_everywhere(name: str) -> None:
     from bnfold.plan import Plan, Site
     from bnfold.reasons import Reason

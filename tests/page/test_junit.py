@@ -3,7 +3,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from typing import Any
 
-import pages
+import pagecases
 import pytest
 import reports
 
@@ -55,7 +55,7 @@ def test_a_condition_that_is_the_beginning_of_another_is_not_taken_for_it() -> N
     assert found["--fail-on kept>10"].find("failure") is not None
 
 
-@pytest.mark.parametrize("name", [*pages.HOSTILE, "\x00\x0b\ufffe\ud800"])
+@pytest.mark.parametrize("name", [*pagecases.HOSTILE, "\x00\x0b\ufffe\ud800"])
 def test_hostile_names_are_text(name: str) -> None:
     run = reports.report(failures=(name,)).to_dict()
     run["source"]["path"] = run["verification"]["outputs"][0]["name"] = name

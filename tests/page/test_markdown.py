@@ -4,7 +4,7 @@ import html
 import re
 from typing import Any
 
-import pages
+import pagecases
 import pytest
 import reports
 from markdown_it import MarkdownIt
@@ -46,7 +46,7 @@ def test_a_long_list_is_cut() -> None:
     assert "and 3 more" in text
 
 
-@pytest.mark.parametrize("name", pages.HOSTILE)
+@pytest.mark.parametrize("name", pagecases.HOSTILE)
 def test_hostile_names_are_text_to_a_reader_of_markdown(name: str) -> None:
     site = Site(name, "BatchNormalization", "kept", (), Reason.IO)
     read = MarkdownIt("commonmark").enable("table")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pages
+import pagecases
 import pytest
 import reports
 
@@ -17,7 +17,7 @@ from bnfold.page.read import problem_of, read_run
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     full = reports.report(accuracy=reports.ACCURACY, drift=reports.DRIFT, recalibration=reports.RECALIBRATION).to_dict()
-    picture = pages.run_of("wide", str(tmp_path_factory.mktemp("run")))["picture"]
+    picture = pagecases.run_of("wide", str(tmp_path_factory.mktemp("run")))["picture"]
     short = {side: picture[side][:3] for side in ("before", "after", "weights")}
     return json.loads(json.dumps({**full, "picture": short}))  # type: ignore[no-any-return]
 

@@ -184,9 +184,9 @@ def test_constants_are_not_drawn() -> None:
 
 
 def test_sites_of_the_plan_are_names_of_the_picture(tmp_path: Any) -> None:
-    import pages
+    import pagecases
 
-    run = pages.run_of("wide", str(tmp_path))
+    run = pagecases.run_of("wide", str(tmp_path))
     names = {node["name"] for node in run["picture"]["before"]}
     assert {site["name"] for site in run["sites"]} <= names
     assert all(
