@@ -159,8 +159,9 @@ def publish() -> None:
             f"`python scripts/fuzz.py graphs --count {found['count']} --publish`: {found['count']:,} random graphs, "
             f"drawn by Hypothesis, with {found['norms']:,} BatchNorms, of which {found['gone']:,} went. Computed in "
             f"float64 before and after, and compared to 1e-9 of each output: {found['equal']:,} equal, "
-            f"{found['refused']:,} refused, {found['different']:,} different (a shared "
-            f"weight was, under a rigid operator; it is mended, and those graphs were drawn again). {found['machine']}."
+            f"{found['refused']:,} refused, {found['different']:,} different"
+            f"{', which is not mended yet' if found['different'] else ''}; {found.get('again', 0)} of the equal ones "
+            f"differed at first, and were drawn again once that was mended. {found['machine']}."
         )
     if not PAGE.is_file():
         PAGE.write_text("# Reliability\n", encoding="utf-8")

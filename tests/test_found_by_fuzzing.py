@@ -211,3 +211,49 @@ def test_a_weight_is_not_rewritten_under_a_convolution_that_is_rigid(duplicate: 
     x = {"x": np.random.default_rng(0).normal(size=(1, 3, 6, 6))}
     before, after = run(proto, x), run(ir.to_proto(folded), x)
     np.testing.assert_allclose(after["y"], before["y"], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.xfail(strict=True, reason="not mended yet: a BatchNorm over positions in front of a shared weight")
+def test_a_shared_weight_behind_a_batch_norm_over_positions() -> None:
+    """The uniform unit of `conv` goes into the shared weight, and the BatchNorm over positions does not hand it on."""
+    rng = np.random.default_rng(0)
+    weights = {
+        **{"w0": rng.normal(size=(4, 4, 1, 1)), "w1": rng.normal(size=(4, 4, 1, 1)), "b1": rng.normal(size=4)},
+        **{"shared": rng.normal(size=(4, 3)), "dense": rng.normal(size=(100, 3)), "bias": rng.normal(size=3)},
+        **{"sizes": np.array([-1, 4, 25])},
+    }
+    for name, channels, uniform in (("u", 4, True), ("p", 25, False), ("q", 4, True)):
+        for part in "sbmv":
+            drawn = np.full(channels, rng.uniform(0.5, 2)) if uniform else rng.uniform(0.5, 2, channels)
+            weights[name + part] = drawn
+
+    def norm(name: str, x: str, y: str) -> onnx.NodeProto:
+        return helper.make_node("BatchNormalization", [x, *(name + part for part in "sbmv")], [y], name=y)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c0"]),
+        norm("u", "c0", "n0"),
+        helper.make_node("Conv", ["n0", "w1", "b1"], ["conv"]),
+        *(helper.make_node("Reshape", ["conv", "sizes"], [f"r{i}"]) for i in range(2)),
+        *(helper.make_node("Transpose", [f"r{i}"], [f"t{i}"], perm=[0, 2, 1]) for i in range(2)),
+        helper.make_node("MatMul", ["t0", "shared"], ["y0"]),
+        norm("p", "t1", "n1"),
+        helper.make_node("MatMul", ["n1", "shared"], ["y1"]),
+        norm("q", "conv", "n2"),
+        helper.make_node("Flatten", ["n2"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "dense"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["y2"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [2, 4, 5, 5])],
+        [helper.make_tensor_value_info(f"y{i}", TensorProto.DOUBLE, None) for i in range(3)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    folded, _ = fold_model(ir.from_proto(proto))
+    x = {"x": rng.normal(size=(2, 4, 5, 5))}
+    before, after = run(proto, x), run(ir.to_proto(folded), x)
+    for name, value in before.items():
+        np.testing.assert_allclose(after[name], value, rtol=1e-9, atol=1e-9)
