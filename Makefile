@@ -19,7 +19,7 @@ demo: $(VENV)/.ready  ## fold a trained pre-activation ResNet, check it and time
 	$(BIN)/bnfold convert models/preact_resnet.pt --arch models/architectures.py:preact_resnet -o demo/preact_resnet.onnx --force --bench --threads 1
 
 test: $(VENV)/.ready-test  ## all tests, on JOBS=2 processes
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup  # one process opens the one browser
+	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(VENV)/.ready-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -209,7 +209,7 @@ RUN: Mapping[str, Any] = {
         "failures?": [str],
         "notes?": [str],
         "certificate?": {"proved": bool},
-        "per_site?": [
+        "sites?": [
             {
                 "state?": str,
                 "site?": str,

@@ -80,7 +80,7 @@ def errors(run: Run) -> Section | None:
     ]
     said = f"Compared on {plural(checked['inputs'], 'input')}, run operator by operator as written."
     measured = " Both models against the original in float64." if axis else ""
-    per_site = checked.get("per_site") or ()
+    per_site = checked.get("sites") or ()
     return {
         "lead": said + measured,
         "axis": axis,

@@ -21,10 +21,9 @@ CHROMIUM = os.environ.get("BNFOLD_CHROMIUM") or shutil.which("chromium") or shut
 
 NEEDED = bool(os.environ.get("BNFOLD_NEEDS_BROWSER"))  # what .ci/run sets: there, a browser that is missing is an error
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None and not NEEDED, reason="there is no chromium; apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not NEEDED, reason="there is no chromium; apt-get install chromium"
+)
 
 NAMES = ("preact_resnet", "repvgg", "densenet", "wide")
 

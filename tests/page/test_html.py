@@ -47,7 +47,7 @@ def test_what_other_versions_add_is_shown_where_it_is_known() -> None:
     side = {"p90_ms": 1.5, "p99_ms": 2.5, "load_ms": 3.0, "first_ms": 4.0, "peak_bytes": None}
     run["benchmark"]["rows"][0] |= {"device": "cuda", "before": side, "after": side, "noise": []}
     run["benchmark"]["warnings"] = ["the machine was busy"]
-    run["verification"]["per_site"] = [
+    run["verification"]["sites"] = [
         {
             "site": "bn1",
             "node": "conv1",
