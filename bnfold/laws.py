@@ -61,6 +61,7 @@ from bnfold.reasons import Reason
 from bnfold.system import GROUND, Candidate, Row, System, Tie, ground
 from bnfold.window import Mask, Window
 
+NO_CELLS: Cells = np.zeros(0, dtype=np.int64)
 LARGEST_OUTER = 1 << 12  # channels of a sum of channels on different axes (position logits), each with its own unit
 LARGEST_OFFSET = 1 << 20  # elements of a constant that may have units of their own
 
@@ -157,6 +158,7 @@ class Laws:
             self.tensors[op.y] = Tensor(x.cells, _with_axis(x.axes, op.x_axis, self.shape(op.y)[op.y_axis]))
             self.system.pinned.append((x.flat, Reason.ZERO_PAD))
             self.system.read.append(x.flat)
+            self.system.shared.setdefault(op.weight, []).append((NO_CELLS, NO_CELLS))  # it reads the weight as it is
             return
         cells, pairs = along(x, op.x_axis, op.kernel.in_channels)
         self.tie(pairs)
@@ -189,11 +191,11 @@ class Laws:
         cells, pairs = along(self.tensor(op.x), op.x_axis, op.features)
         self.tie(pairs)
         self.system.read.append(cells)
-        self.system.views[op.name] = (cells, np.zeros(0, dtype=np.int64))
+        self.system.views[op.name] = (cells, NO_CELLS)
         if op.frozen is not None:
             self.system.rigid.append((cells, op.frozen))
         else:
-            self.system.shared.setdefault(op.weight, []).append((cells, np.zeros(0, dtype=np.int64)))
+            self.system.shared.setdefault(op.weight, []).append((cells, NO_CELLS))
         for y in op.ys:
             self.ground(y, Reason.NONLINEAR)
 
@@ -281,7 +283,7 @@ class Laws:
         """The unit is free: the constant is rewritten."""
         out = self.system.new((op.channels,))
         self.system.made.append(out)
-        self.system.views[op.name] = (np.zeros(0, dtype=np.int64), out)
+        self.system.views[op.name] = (NO_CELLS, out)
         self.tensors[op.y] = channels_on(out, self.shape(op.y), op.y_axis)
 
     def homogeneous(self, op: Homogeneous) -> None:
@@ -437,7 +439,7 @@ class Laws:
                 constant = op.constants[i]
                 made = self.system.new((constant.shape[op.axis],))
                 self.system.made.append(made)
-                self.system.views[f"{op.name}#{i}"] = (np.zeros(0, dtype=np.int64), made)
+                self.system.views[f"{op.name}#{i}"] = (NO_CELLS, made)
                 parts.append(channels_on(made, constant.shape, op.axis))
                 continue
             tensor = self.tensor(x)
@@ -483,7 +485,7 @@ class Laws:
         """Remember in which unit constant operands have to be written."""
         if constants:
             self.system.made.append(tensor.flat)
-            self.system.views[name] = (np.zeros(0, dtype=np.int64), tensor.flat)
+            self.system.views[name] = (NO_CELLS, tensor.flat)
             self.system.axes[name] = tensor.axes
 
     def take(self, op: Take) -> None:

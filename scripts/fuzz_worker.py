@@ -88,6 +88,7 @@ def judged(folder: Path, arch: str, files: dict[str, bytes], arguments: list[str
     (inside / "nets.py").write_text(arch)
     for name, data in files.items():
         (inside / name).write_bytes(data)
+    outside = os.getcwd()
     os.chdir(inside)
     before = {path.name for path in inside.iterdir()}
     out, err = io.StringIO(), io.StringIO()
@@ -102,6 +103,7 @@ def judged(folder: Path, arch: str, files: dict[str, bytes], arguments: list[str
         return "BUG", f"an exception escaped\n{traceback.format_exc()}"
     finally:
         _watching = False
+        os.chdir(outside)
     left = {path.name for path in inside.iterdir() if path.name != "__pycache__"} - before
     return _verdict(code, out.getvalue(), err.getvalue(), left, list(_seen))
 

@@ -7,6 +7,7 @@ import pytest
 
 from bnfold.errors import UsageError
 from bnfold.specs import DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
+from bnfold.wording import one_line
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_what_does_not_read_as_an_input_says_how_to_write_one(text: str) -> None
     with pytest.raises(UsageError) as caught:
         parse_input(text)
     assert str(caught.value) == (
-        f"error[USAGE]: --input {text!r} is not [NAME:]SHAPE[:DTYPE]\n"
+        f"error[USAGE]: {one_line(f'--input {text!r} is not [NAME:]SHAPE[:DTYPE]')}\n"
         "Write it like 1x3x224x224, x:1,3,224,224 or ids:[1,128]:int64."
     )
 
