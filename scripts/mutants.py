@@ -1592,6 +1592,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_errors.py",),
     ),
     Mutant(
+        "a weight that is read as it is may be rewritten for others",
+        "bnfold/laws.py",
+        "self.system.shared.setdefault(op.weight, []).append((NO_CELLS, NO_CELLS))",
+        "pass",
+        ("tests/test_found_by_fuzzing.py",),
+    ),
+    Mutant(
         "JSON keeps what is in names",
         "bnfold/report.py",
         "data: dict[str, Any] = inert(self._data())",
