@@ -29,6 +29,7 @@ from bnfold.spill import LARGE_BYTES, Spill
 from bnfold.stages import (
     Data,
     Progress,
+    Source,
     StrPath,
     TimingOptions,
     check_asked,
@@ -45,7 +46,7 @@ from bnfold.stages import (
     with_copies_noted,
     with_data_noted,
 )
-from bnfold.work import Source, to_onnx, to_program, to_state
+from bnfold.work import to_onnx, to_program, to_state
 
 
 def convert(
@@ -224,17 +225,8 @@ def inspect(
         inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
     )
     choices = Choices(norm_affine=norm_affine, duplicate=duplicate)
-    unfolded, given, report = open_model(
-        "inspect",
-        model,
-        given,
-        tell,
-        arch=arch,
-        arch_args=arch_args,
-        opset=opset,
-        trust_pickle=trust_pickle,
-        max_bytes=max_bytes,
-    )
+    source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
+    unfolded, given, report = open_model("inspect", source, given, tell)
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
     from bnfold.frontends.onnx import fold_model, plan_model
@@ -321,17 +313,8 @@ def drift(
     tell = progress or _silent
     given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes)
     opened = open_data(data, given)
-    unfolded, given, report = open_model(
-        "drift",
-        model,
-        given,
-        tell,
-        arch=arch,
-        arch_args=arch_args,
-        opset=opset,
-        trust_pickle=trust_pickle,
-        max_bytes=max_bytes,
-    )
+    source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
+    unfolded, given, report = open_model("drift", source, given, tell)
     unfolded, report, _ = preprocessed(unfolded, report, given)
     return judged(drifted(report, unfolded, opened, tell), given)
 

@@ -63,6 +63,8 @@ class Files:
         Raises:
             OutputError: One cannot be written.
         """
+        if not any(self.asked.values()):
+            return
         from bnfold.export import write_text
         from bnfold.page.formats import render
 

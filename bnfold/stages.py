@@ -92,25 +92,45 @@ def read_given(
     )
 
 
-def open_model(
-    command: str,
-    model: StrPath,
-    given: Given,
-    tell: Progress,
-    *,
-    arch: str | None,
-    arch_args: Mapping[str, str] | None,
-    opset: int | None,
-    trust_pickle: bool,
-    max_bytes: int | str,
-) -> tuple[onnx_ir.Model, Given, Report]:
+@dataclass(frozen=True)
+class Source:
+    """The model that came in, and how to open it.
+
+    Attributes:
+        path: The file.
+        arch: The code that builds the network, for checkpoints.
+        arch_args: Keyword arguments of that code.
+        trust_pickle: Whether code in the file may run.
+        opset: The ONNX opset to export.
+        max_bytes: What the file, and its tensors together, may have at most.
+    """
+
+    path: StrPath
+    arch: str | None
+    arch_args: Mapping[str, str] | None
+    trust_pickle: bool
+    opset: int | None
+    max_bytes: int | str
+
+    def loaded(self) -> Loaded:
+        """What stands in the file."""
+        from bnfold.load import load
+
+        return load(
+            self.path,
+            arch=self.arch,
+            arch_args=self.arch_args,
+            trust_pickle=self.trust_pickle,
+            max_bytes=self.max_bytes,
+        )
+
+
+def open_model(command: str, source: Source, given: Given, tell: Progress) -> tuple[onnx_ir.Model, Given, Report]:
     """The unfolded model as ONNX, the data by the names of its inputs, and a report with nothing measured yet."""
     tell("loading", None)
-    from bnfold.load import load
-
-    loaded = load(model, arch=arch, arch_args=arch_args, trust_pickle=trust_pickle, max_bytes=max_bytes)
+    loaded = source.loaded()
     unfolded, notes = loaded.model, loaded.notes
-    if loaded.format != "onnx" or given.dynamic or opset is not None:
+    if loaded.format != "onnx" or given.dynamic or source.opset is not None:
         tell("exporting", None)
         from bnfold.capture import capture  # imports torch, which takes seconds and an ONNX file does not need
         from bnfold.examples import required_inputs
@@ -118,7 +138,7 @@ def open_model(
         given, said = by_name(given, required_inputs(loaded.model))
         notes += said
         captured = capture(
-            loaded, inputs=given.specs, data=given.data, dynamic=given.dynamic, opset=opset, seed=given.seed
+            loaded, inputs=given.specs, data=given.data, dynamic=given.dynamic, opset=source.opset, seed=given.seed
         )
         unfolded, notes = captured.model, (*notes, *captured.notes)
     import onnx_ir
@@ -128,9 +148,9 @@ def open_model(
     notes += said
     report = Report(
         command,
-        FileInfo(os.fspath(model), loaded.sha256, loaded.format),
+        FileInfo(os.fspath(source.path), loaded.sha256, loaded.format),
         operators_before=count_operators(unfolded),
-        bytes_before=stored_bytes(unfolded, model if loaded.format == "onnx" else None),
+        bytes_before=stored_bytes(unfolded, source.path if loaded.format == "onnx" else None),
         notes=notes,
     )
     return unfolded, given, report

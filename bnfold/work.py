@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,7 @@ from bnfold.preprocess import Step, fate
 from bnfold.report import FileInfo, Report, version
 from bnfold.runners import as_ir, count_operators
 from bnfold.spill import LARGE_BYTES, Spill
-from bnfold.stages import Given, Progress, StrPath, by_name, open_model, preprocessed, with_copies_noted
+from bnfold.stages import Given, Progress, Source, by_name, open_model, preprocessed, with_copies_noted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,27 +36,6 @@ if TYPE_CHECKING:
     from bnfold.programs import Exported
 
 WHOLE = "Give the output the suffix .pt2: a program holds weights and graph."
-
-
-@dataclass(frozen=True)
-class Source:
-    """The model that came in, and how to open it.
-
-    Attributes:
-        path: The file.
-        arch: The code that builds the network, for checkpoints.
-        arch_args: Keyword arguments of that code.
-        trust_pickle: Whether code in the file may run.
-        opset: The ONNX opset to export.
-        max_bytes: What the file, and its tensors together, may have at most.
-    """
-
-    path: StrPath
-    arch: str | None
-    arch_args: Mapping[str, str] | None
-    trust_pickle: bool
-    opset: int | None
-    max_bytes: int | str
 
 
 @dataclass(frozen=True)
@@ -100,17 +79,7 @@ def to_onnx(
     renewal: Dataset | None = None,
 ) -> Work:
     """Any model as a folded ONNX model, its BatchNorms recalibrated before if there is data to do so."""
-    opened, given, report = open_model(
-        "convert",
-        source.path,
-        given,
-        tell,
-        arch=source.arch,
-        arch_args=source.arch_args,
-        opset=source.opset,
-        trust_pickle=source.trust_pickle,
-        max_bytes=source.max_bytes,
-    )
+    opened, given, report = open_model("convert", source, given, tell)
     unfolded, report, steps = preprocessed(opened, report, given)
     from bnfold.export import staged
     from bnfold.frontends.onnx import fold_model
@@ -218,15 +187,7 @@ def to_state(source: Source, target: Path, given: Given, choices: Choices, tell:
 def _open_torch(source: Source, given: Given, tell: Progress) -> tuple[Loaded, Exported, Given, Report]:
     """What was loaded, its program with nothing folded, the data by the names of its inputs, and a report."""
     tell("loading", None)
-    from bnfold.load import load
-
-    loaded = load(
-        source.path,
-        arch=source.arch,
-        arch_args=source.arch_args,
-        trust_pickle=source.trust_pickle,
-        max_bytes=source.max_bytes,
-    )
+    loaded = source.loaded()
     tell("exporting", None)
     from bnfold.examples import required_inputs
     from bnfold.programs import count_nodes, export_loaded, program_inputs

@@ -141,7 +141,6 @@ LONGER_BECAUSE = {
     "solver.py": "one search; its state and its steps back belong together",
     "stages.py": "one short function per step of the line",
     "subjects.py": "the two kinds of subject, and every form they are opened from",
-    "work.py": "one function per kind of output, from the file to what is written",
     "verify.py": "one judgement; each way to fail is next to the others",
 }
 
