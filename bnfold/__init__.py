@@ -5,9 +5,7 @@ Importing this package loads neither torch nor onnxruntime; what needs them is i
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import (
@@ -25,35 +23,35 @@ from bnfold.errors import (
 from bnfold.reasons import Reason
 
 if TYPE_CHECKING:
-    from bnfold.accuracy import Accuracy, accuracy
-    from bnfold.bench import bench
-    from bnfold.folding import Folded, fold
-    from bnfold.isolation import Limits
-    from bnfold.latency import Timing
-    from bnfold.pipeline import convert, drift
-    from bnfold.plan import Plan, Site
-    from bnfold.report import Report
-    from bnfold.restore import restore
-    from bnfold.verify import Verdict, verify
+    from bnfold.benchmark.bench import bench
+    from bnfold.benchmark.latency import Timing
+    from bnfold.evaluation.accuracy import Accuracy, accuracy
+    from bnfold.pipeline.folding import Folded, fold
+    from bnfold.pipeline.isolation import Limits
+    from bnfold.pipeline.line import convert, drift
+    from bnfold.pipeline.restore import restore
+    from bnfold.planning.plan import Plan, Site
+    from bnfold.reporting.report import Report
+    from bnfold.verification.verify import Verdict, verify
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Accuracy": "accuracy",
-    "Folded": "folding",
-    "Limits": "isolation",
-    "Plan": "plan",
-    "Report": "report",
-    "Site": "plan",
-    "Timing": "latency",
-    "Verdict": "verify",
-    "accuracy": "accuracy",
-    "bench": "bench",
-    "convert": "pipeline",
-    "drift": "pipeline",
-    "fold": "folding",
-    "restore": "restore",
-    "verify": "verify",
+    "Accuracy": "evaluation.accuracy",
+    "Folded": "pipeline.folding",
+    "Limits": "pipeline.isolation",
+    "Plan": "planning.plan",
+    "Report": "reporting.report",
+    "Site": "planning.plan",
+    "Timing": "benchmark.latency",
+    "Verdict": "verification.verify",
+    "accuracy": "evaluation.accuracy",
+    "bench": "benchmark.bench",
+    "convert": "pipeline.line",
+    "drift": "pipeline.line",
+    "fold": "pipeline.folding",
+    "restore": "pipeline.restore",
+    "verify": "verification.verify",
 }
 
 __all__ = [
@@ -97,14 +95,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
-
-
-class _Package(ModuleType):
-    """A package whose functions `verify` and `bench` are not hidden when the submodules of those names are imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _LAZY and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -13,7 +13,7 @@ def main() -> int:
     """Runs the command line; returns the exit code."""
     try:
         take()
-        from bnfold.cli import main as run
+        from bnfold.cli.app import main as run
 
         code = run()
     except KeyboardInterrupt:

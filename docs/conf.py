@@ -6,8 +6,8 @@ import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from bnfold.explanations import EXPLANATIONS, Explanation
 from bnfold.reasons import Reason
+from bnfold.reporting.explanations import EXPLANATIONS, Explanation
 
 project = "bnfold"
 author = "the bnfold contributors"

@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bnfold import fold
-from bnfold.capture import capture
 from bnfold.frontends.onnx import fold_model
-from bnfold.load import load
+from bnfold.loading.load import load
+from bnfold.tracing.capture import capture
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (1_000, 2_000, 4_000, 8_000, 16_000)

@@ -47,8 +47,8 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
         task: `source`, `name`, `input`, `seed`, `shim`.
     """
     import bnfold
-    from bnfold.runners import OrtRunner
-    from bnfold.yardstick import Float64Runner, errors, worst_errors
+    from bnfold.running.runners import OrtRunner
+    from bnfold.verification.yardstick import Float64Runner, errors, worst_errors
 
     torch.set_num_threads(1)
     import_shim(task["shim"])

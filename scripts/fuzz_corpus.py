@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import tiny
 
-from bnfold.folded import folded_state
-from bnfold.folding import fold
-from bnfold.recipe import KEY, PREFIX
-from bnfold.weights import STATE
+from bnfold.loading.weights import STATE
+from bnfold.pipeline.folding import fold
+from bnfold.recipes.folded import folded_state
+from bnfold.recipes.recipe import KEY, PREFIX
 
 ARCH = """
 from collections import OrderedDict

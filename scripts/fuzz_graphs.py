@@ -19,7 +19,7 @@ from property.strategy import specs
 from property.to_onnx import to_onnx
 
 from bnfold.errors import BnfoldError
-from bnfold.folding import fold
+from bnfold.pipeline.folding import fold
 
 RELATIVE, INNER = 1e-9, 1e-12
 PIECE = 500  # graphs that are drawn from one seed

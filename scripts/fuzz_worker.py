@@ -62,8 +62,8 @@ def serve(pipe: Connection, folder: str, arch: str, warm: list[Files]) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     import torch
 
-    from bnfold.cli import main  # noqa: F401 (imported before anybody looks)
-    from bnfold.report import environment
+    from bnfold.cli.app import main  # noqa: F401 (imported before anybody looks)
+    from bnfold.reporting.report import environment
 
     environment()  # starts a process, once
     for case in warm:  # what is imported at first use takes seconds
@@ -93,7 +93,7 @@ def judged(folder: Path, arch: str, files: dict[str, bytes], arguments: list[str
     before = {path.name for path in inside.iterdir()}
     out, err = io.StringIO(), io.StringIO()
     _seen.clear()
-    from bnfold.cli import main
+    from bnfold.cli.app import main
 
     _watching = True
     try:

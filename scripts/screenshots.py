@@ -16,8 +16,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from bnfold import pipeline
-from bnfold.page.html import render_html
+from bnfold.pipeline import line as pipeline
+from bnfold.reporting.page.html import render_html
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("preact_resnet", "repvgg", "densenet")

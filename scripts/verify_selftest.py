@@ -36,10 +36,10 @@ from pages import BENCHMARKS, machine, paragraph, write_json, write_section  # n
 from property.strategy import specs  # noqa: E402 (the generator stands beside the tests)
 from property.to_onnx import to_onnx  # noqa: E402
 
-from bnfold.capture import capture  # noqa: E402
 from bnfold.certificate import certify  # noqa: E402
 from bnfold.frontends.onnx import fold_model  # noqa: E402
-from bnfold.load import load  # noqa: E402
+from bnfold.loading.load import load  # noqa: E402
+from bnfold.tracing.capture import capture  # noqa: E402
 
 NETWORKS = ("mlp", "resnet", "preact_resnet", "iresnet", "repvgg", "densenet", "unet", "tcn")
 RELATIVE = 1e-5

@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from bnfold.compare import difference
 from bnfold.float64.evaluator import Evaluator
+from bnfold.verification.compare import difference
 
 Array = NDArray[Any]
 SINGLE, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 from zoo_double import exactness
 
-from bnfold.compare import difference
-from bnfold.runners import OrtRunner
+from bnfold.running.runners import OrtRunner
+from bnfold.verification.compare import difference
 
 Outputs = list[list[NDArray[Any]]]  # per input, per output
 

@@ -23,7 +23,7 @@ from zoo_models import Entry, build, draw_normalisations, export, import_shim
 from zoo_tools import TOOLS, warm_up
 
 from bnfold.frontends.normalisations import CHANNEL_AXIS
-from bnfold.runners import OrtRunner
+from bnfold.running.runners import OrtRunner
 
 EXAMPLES = 2  # inputs to compare on
 VARIANTS = {"positive": 0.0, "negative": 0.15}

@@ -1,7 +1,7 @@
 """Graphs made by hand, and what each of their operators computes.
 
-`Net` builds a `bnfold.graph.Graph` operator by operator, and keeps what the graph does not say: biases, and a torch
-function per operator. Constants are read-only, so that a hidden write fails.
+`Net` builds a `bnfold.units.graph.Graph` operator by operator, and keeps what the graph does not say: biases, and a
+torch function per operator. Constants are read-only, so that a hidden write fails.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from bnfold import graph as g
-from bnfold.affine import Array, Kernel
 from bnfold.reasons import Reason
-from bnfold.window import Window
+from bnfold.units import graph as g
+from bnfold.units.affine import Array, Kernel
+from bnfold.units.window import Window
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model, plan_model
-from bnfold.plan import Plan
+from bnfold.planning.choices import Choices
+from bnfold.planning.plan import Plan
 
 
 def fold(proto: onnx.ModelProto, leftover: str) -> tuple[onnx.ModelProto, Plan]:

@@ -10,14 +10,14 @@ import torch
 from handmade import Net, torch_of
 from numpy.typing import NDArray
 
-from bnfold import graph as g
-from bnfold.affine import Unit, rewrite
-from bnfold.economy import between_units
-from bnfold.laws import Laws
-from bnfold.layout import Factor, Tensor
-from bnfold.plan import Folding
-from bnfold.solver import Solution
-from bnfold.system import System
+from bnfold.planning.economy import between_units
+from bnfold.planning.plan import Folding
+from bnfold.units import graph as g
+from bnfold.units.affine import Unit, rewrite
+from bnfold.units.laws import Laws
+from bnfold.units.layout import Factor, Tensor
+from bnfold.units.solver import Solution
+from bnfold.units.system import System
 
 
 def dense(tensor: Tensor, shape: Sequence[int]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold import pipeline
+from bnfold.pipeline import line as pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnfold.cli import main
+from bnfold.cli.app import main
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "_generated")

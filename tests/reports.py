@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from bnfold.accuracy import Accuracy
-from bnfold.drift import Drift, Layer
-from bnfold.latency import Row, Timing
-from bnfold.plan import Plan, Site
+from bnfold.benchmark.latency import Row, Timing
+from bnfold.evaluation.accuracy import Accuracy
+from bnfold.planning.plan import Plan, Site
 from bnfold.reasons import Reason
-from bnfold.recalibrate import Recalibration
-from bnfold.report import FileInfo, Report
-from bnfold.verify import OutputCheck, Verdict
+from bnfold.reporting.report import FileInfo, Report
+from bnfold.statistics.drift import Drift, Layer
+from bnfold.statistics.recalibrate import Recalibration
+from bnfold.verification.verify import OutputCheck, Verdict
 
 FOLDED = Site("bn1", "BatchNormalization", "folded", ("conv1", "conv2"))
 MERGED = Site("bn2", "BatchNormalization", "merged", ("conv3",))

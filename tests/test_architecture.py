@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,107 +17,37 @@ import bnfold
 
 PACKAGE = Path(bnfold.__file__).resolve().parent
 
-FLOORS = [
-    {
-        "errors",
-        "reasons",
-        "explanations",
-        "affine",
-        "compare",
-        "layout",
-        "window",
-        "specs",
-        "wording",
-        "fragment",
-        "files",
-        "interrupts",
-        "staging",
-        "spill",
-        "quiet",
-        "recipe",
-        "moments",
-        "significance",
-        "speedup",
-    },
-    {"graph", "system", "blocks"},
-    {"laws"},
-    {"solver", "scales", "shifts", "branches", "box", "taps"},
-    {"plan", "absorbers", "unitranges", "conditioning", "economy", "reach", "ledger", "leftover", "sharing", "choices"},
+FLOORS = [  # a package has the floor of its name; a module whose own name stands here, its own
+    {"errors", "reasons", "wording", "fragment", "interrupts", "quiet", "specs"},
+    {"units.affine", "units.layout", "units.window"},
+    {"units.graph", "units.system", "units.blocks"},
+    {"units.laws"},
+    {"units", "branches"},
+    {"planning"},
     {"frontends"},
-    {
-        "load",
-        "arch",
-        "restore",
-        "remodel",
-        "restructure",
-        "folded",
-        "weights",
-        "pickles",
-        "archive",
-        "tape",
-        "claims",
-        "unpickled",
-        "onnxfile",
-        "onnxwrite",
-        "mapped",
-        "onnxbounds",
-        "onnxoperators",
-        "capture",
-        "examples",
-        "opening",
-        "programs",
-        "networks",
-        "tensors",
-        "torchrunner",
-        "timing",
-        "openvinorunner",
-        "memory",
-        "startup",
-        "sessions",
-        "cuda",
-        "devices",
-        "subjects",
-        "pairing",
-        "export",
-        "torchexport",
-        "feeds",
-        "arrays",
-        "runners",
-        "float64",
-        "yardstick",
-        "localise",
-        "inside",
-        "preprocess",
-        "folding",
-        "certificate",
-        "datasets",
-        "imagefolder",
-        "streams",
-        "metrics",
-        "normstats",
-        "probes",
-        "batches",
-        "arrayfiles",
-        "loaders",
-        "picture",
-    },
-    {"verify", "bench", "latency", "proof", "accuracy", "drift", "recalibrate"},
-    {"report", "render", "explaining", "conditions", "page"},
-    {"pipeline", "stages", "work", "measuring", "isolation"},
-    {"cli", "commands", "options", "terminal", "defaults", "reportfiles", "isolated"},
+    {"certificate", "recipes"},
+    {"loading"},
+    {"writing"},
+    {"data"},
+    {"tracing"},
+    {"running"},
+    {"float64"},
+    {"verification", "evaluation", "benchmark", "statistics"},
+    {"reporting"},
+    {"pipeline"},
+    {"cli"},
     {"__init__", "__main__"},
 ]
-LIGHT_FLOORS = 5
+LIGHT_FLOORS = 6
 HEAVY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
 
 MAX_LINES = 250
 LONGER_BECAUSE = {
-    "affine.py": "the arithmetic of units; what is rounded, and how, is read in one place",
-    "blocks.py": "one algorithm",
-    "branches.py": "one search; how far a branch goes, and which are merged, are read together",
-    "cli.py": "one function per command, which lists its flags",
+    "branches/search.py": "one search; how far a branch goes, and which are merged, are read together",
     "certificate/taps.py": "one data structure: what it reads, sums of it, and when two are the same",
     "certificate/walk.py": "one walk; each way in which an operator is found or not is next to the others",
+    "cli/app.py": "one function per command, which lists its flags",
+    "cli/options.py": "every flag of the command line, one definition each",
     "float64/evaluator.py": "one walk over a graph; what it does with values and with bodies is read together",
     "float64/structure.py": "one short function per operator that moves elements",
     "frontends/aten/edits.py": "one short method per kind of operator",
@@ -127,21 +58,22 @@ LONGER_BECAUSE = {
     "frontends/modules/merge.py": "one choice of what becomes of which module, and the conditions on it",
     "frontends/readers.py": "one short reader per operator, and the table of all of them",
     "frontends/rewrite.py": "one short rewrite per kind of operator",
-    "graph.py": "one class per kind of operator, most lines say what its fields mean",
-    "laws.py": "one law per kind of operator; the theory is read in one place",
-    "layout.py": "one data structure and the rearrangements of it",
-    "load.py": "the one file that opens files; each kind is next to the others",
-    "onnxfile.py": "one format, from bytes to a model; every check of it is next to the others",
-    "options.py": "every flag of the command line, one definition each",
-    "page/sections.py": "one short function per section of the page",
-    "pipeline.py": "one function per command, most lines say what its arguments mean",
-    "recipe.py": "the vocabulary, and the one reader that holds files to it",
-    "render.py": "one short function per section of the report",
-    "runners.py": "one class per runtime, and the forms of a model it opens",
-    "solver.py": "one search; its state and its steps back belong together",
-    "stages.py": "one short function per step of the line",
-    "subjects.py": "the two kinds of subject, and every form they are opened from",
-    "verify.py": "one judgement; each way to fail is next to the others",
+    "loading/load.py": "the one file that opens files; each kind is next to the others",
+    "loading/onnxfile.py": "one format, from bytes to a model; every check of it is next to the others",
+    "pipeline/line.py": "one function per command, most lines say what its arguments mean",
+    "pipeline/stages.py": "one short function per step of the line",
+    "recipes/recipe.py": "the vocabulary, and the one reader that holds files to it",
+    "reporting/page/sections.py": "one short function per section of the page",
+    "reporting/render.py": "one short function per section of the report",
+    "running/runners.py": "one class per runtime, and the forms of a model it opens",
+    "running/subjects.py": "the two kinds of subject, and every form they are opened from",
+    "units/affine.py": "the arithmetic of units; what is rounded, and how, is read in one place",
+    "units/blocks.py": "one algorithm",
+    "units/graph.py": "one class per kind of operator, most lines say what its fields mean",
+    "units/laws.py": "one law per kind of operator; the theory is read in one place",
+    "units/layout.py": "one data structure and the rearrangements of it",
+    "units/solver.py": "one search; its state and its steps back belong together",
+    "verification/verify.py": "one judgement; each way to fail is next to the others",
 }
 
 
@@ -155,8 +87,9 @@ def module_names(package: Path) -> dict[str, Path]:
 
 
 def floor_of(module: str) -> int | None:
-    top = module.split(".")[0]
-    return next((number for number, floor in enumerate(FLOORS) if top in floor), None)
+    """The floor of the module's own name, or else that of the package it lies in."""
+    floors = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+    return floors.get(module, floors.get(module.split(".")[0]))
 
 
 def imports(path: Path, module: str, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
@@ -183,7 +116,7 @@ def problems(package: Path) -> list[str]:
     for module, path in modules.items():
         here = floor_of(module)
         if here is None:
-            found.append(f"{path.name}:1: has no floor; give it one in test_architecture.py and in docs")
+            found.append(f"{path.name}:1: has no floor; give it one in test_architecture.py and in docs/structure.md")
             continue
         edges[module] = set()
         for line, name in imports(path, module, modules):
@@ -223,32 +156,65 @@ def test_imports_point_down() -> None:
     assert problems(PACKAGE) == []
 
 
+def rooms(page: str) -> dict[str, tuple[int, str]]:
+    """What a page of the documentation says of every package: its floor, and what it is for."""
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", page, re.MULTILINE)
+    return {room: (int(floor), purpose) for floor, room, purpose in rows}
+
+
+def test_the_documented_floors_are_those_that_are_checked() -> None:
+    documented = rooms((PACKAGE.parent / "docs/structure.md").read_text(encoding="utf-8"))
+    packages = {path.parent.name: path for path in PACKAGE.glob("*/__init__.py")}
+    assert set(documented) == set(packages)
+    for name, (floor, purpose) in documented.items():
+        assert floor == floor_of(name), name
+        assert (ast.get_docstring(ast.parse(packages[name].read_text(encoding="utf-8"))) or "").startswith(purpose), (
+            name
+        )
+
+
 def test_every_file_of_the_floor_plan_that_exists_is_known() -> None:
-    assert {"errors", "affine", "graph", "laws", "solver", "plan"} <= set(module_names(PACKAGE))
+    assert {"errors", "units.affine", "units.graph", "units.laws", "units.solver", "planning.plan"} <= set(
+        module_names(PACKAGE)
+    )
 
 
 @pytest.mark.parametrize(
     ("file", "source", "expected"),
     [
-        ("graph.py", "from bnfold.plan import Plan\n", "graph.py:1: floor 1 imports plan from floor 4"),
-        ("graph.py", "def late():\n    from bnfold import plan\n", "graph.py:2: floor 1 imports plan from floor 4"),
-        ("graph.py", "from .plan import Plan\n", "graph.py:1: floor 1 imports plan from floor 4"),
-        ("graph.py", "from . import plan\n", "graph.py:1: floor 1 imports plan from floor 4"),
-        ("graph.py", "from bnfold import fold\n", "graph.py:1: floor 1 imports __init__ from floor 11"),
-        ("frontends/onnx.py", "from ..load import x\n", "onnx.py:1: floor 5 imports load from floor 6"),
-        ("frontends/onnx.py", "import bnfold.cli\n", "onnx.py:1: floor 5 imports cli from floor 10"),
-        ("laws.py", "import torch\n", "laws.py:1: floor 2 imports torch; below 5 only numpy"),
-        ("plan.py", "import onnx.helper as h\n", "plan.py:1: floor 4 imports onnx; below 5 only numpy"),
-        ("clever.py", "", "clever.py:1: has no floor; give it one in test_architecture.py and in docs"),
-        ("affine.py", "import bnfold.compare\n", "import cycle: affine → compare → affine"),
+        (
+            "units/graph.py",
+            "from bnfold.planning.plan import Plan\n",
+            "graph.py:1: floor 2 imports planning.plan from floor 5",
+        ),
+        (
+            "units/graph.py",
+            "def late():\n    from bnfold.planning import plan\n",
+            "graph.py:2: floor 2 imports planning.plan from floor 5",
+        ),
+        ("units/graph.py", "from .laws import law\n", "graph.py:1: floor 2 imports units.laws from floor 3"),
+        ("units/graph.py", "from . import laws\n", "graph.py:1: floor 2 imports units.laws from floor 3"),
+        ("units/graph.py", "from bnfold import fold\n", "graph.py:1: floor 2 imports __init__ from floor 18"),
+        (
+            "units/scales.py",
+            "from ..planning.plan import x\n",
+            "scales.py:1: floor 4 imports planning.plan from floor 5",
+        ),
+        ("planning/plan.py", "import bnfold.cli\n", "plan.py:1: floor 5 imports cli from floor 17"),
+        ("units/laws.py", "import torch\n", "laws.py:1: floor 3 imports torch; below 6 only numpy"),
+        ("planning/plan.py", "import onnx.helper as h\n", "plan.py:1: floor 5 imports onnx; below 6 only numpy"),
+        ("clever.py", "", "clever.py:1: has no floor; give it one in test_architecture.py and in docs/structure.md"),
+        ("units/affine.py", "import bnfold.units.layout\n", "import cycle: units.affine → units.layout → units.affine"),
     ],
 )
 def test_the_check_finds_what_is_wrong(tmp_path: Path, file: str, source: str, expected: str) -> None:
-    (tmp_path / "frontends").mkdir()
-    for name in ("__init__", "affine", "load", "cli", "frontends/__init__"):
+    for package in ("units", "planning", "cli"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    for name in ("__init__", "units/affine", "units/laws"):
         (tmp_path / f"{name}.py").write_text("")
-    (tmp_path / "plan.py").write_text("import json\nimport numpy.typing as npt\n")
-    (tmp_path / "compare.py").write_text("from bnfold.affine import x\n")
+    (tmp_path / "planning/plan.py").write_text("import json\nimport numpy.typing as npt\n")
+    (tmp_path / "units/layout.py").write_text("from bnfold.units.affine import x\n")
     assert problems(tmp_path) == []
     (tmp_path / file).write_text(source)
     assert problems(tmp_path) == [expected]
@@ -258,8 +224,8 @@ def test_the_check_finds_what_is_wrong(tmp_path: Path, file: str, source: str, e
     "code",
     [
         "import bnfold",
-        "import sys; sys.argv = ['bnfold', '--help']; from bnfold.cli import main; main()",
-        "import bnfold.errors, bnfold.reasons, bnfold.plan, bnfold.solver",
+        "import sys; sys.argv = ['bnfold', '--help']; from bnfold.cli.app import main; main()",
+        "import bnfold.errors, bnfold.reasons, bnfold.planning.plan, bnfold.units.solver",
     ],
     ids=["import", "help", "low-floors"],
 )

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 import bnfold
 from bnfold.frontends.aten.functional import functional, writes
 from bnfold.frontends.aten.nodes import BATCH_NORMS, opname
-from bnfold.plan import Plan
+from bnfold.planning.plan import Plan
 from bnfold.quiet import quiet
 from bnfold.reasons import Reason
 

@@ -15,9 +15,9 @@ import tiny
 from onnx import TensorProto, helper
 from property.run_onnx import run
 
-from bnfold.choices import Choices
-from bnfold.cli import main
+from bnfold.cli.app import main
 from bnfold.frontends.onnx import fold_model
+from bnfold.planning.choices import Choices
 
 Change = Callable[[onnx.ModelProto], None]
 

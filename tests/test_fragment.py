@@ -4,9 +4,9 @@ import pagecases
 import pytest
 import reports
 
-from bnfold.bench import Timing
+from bnfold.benchmark.bench import Timing
 from bnfold.fragment import html_table, timing_html
-from bnfold.plan import Plan, Site
+from bnfold.planning.plan import Plan, Site
 
 
 def test_a_table_is_a_title_rows_and_a_note() -> None:

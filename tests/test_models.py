@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch import nn
 
-from bnfold.capture import capture
-from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model
-from bnfold.load import load
-from bnfold.plan import Plan
+from bnfold.loading.load import load
+from bnfold.planning.choices import Choices
+from bnfold.planning.plan import Plan
 from bnfold.reasons import Reason
-from bnfold.runners import OrtRunner
-from bnfold.verify import verify
+from bnfold.running.runners import OrtRunner
+from bnfold.tracing.capture import capture
+from bnfold.verification.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"

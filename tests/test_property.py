@@ -27,9 +27,9 @@ from property.spec import Builder, Spec
 from property.strategy import specs
 from property.to_onnx import to_onnx
 
-from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model, plan_model
-from bnfold.plan import Plan
+from bnfold.planning.choices import Choices
+from bnfold.planning.plan import Plan
 
 RELATIVE = 1e-9
 INNER = 1e-12

@@ -10,7 +10,7 @@ import tiny
 import torch
 from torch import nn
 
-from bnfold.cli import main
+from bnfold.cli.app import main
 
 NETS = """
 from torch import nn

@@ -33,8 +33,8 @@ from bnfold.float64.sequences import SEQUENCES
 from bnfold.float64.structure import STRUCTURE
 from bnfold.float64.window import WINDOW
 from bnfold.frontends.inline import inlined
-from bnfold.runners import as_ir
-from bnfold.spill import LARGE_BYTES, SMALL_BYTES
+from bnfold.running.runners import as_ir
+from bnfold.writing.spill import LARGE_BYTES, SMALL_BYTES
 
 Watch = Callable[[ir.Node, tuple[Any, ...]], None]
 Values = dict[ir.Value, Any]

@@ -17,9 +17,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnfold.errors import UnsupportedError
-from bnfold.networks import Network
 from bnfold.quiet import quiet
-from bnfold.torchrunner import TorchRunner
+from bnfold.running.networks import Network
+from bnfold.running.torchrunner import TorchRunner
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 

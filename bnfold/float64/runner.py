@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bnfold.runners import Declared
+from bnfold.running.runners import Declared
 
 
 class Float64Runner:

@@ -16,11 +16,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
-from bnfold.affine import Array, round_once
 from bnfold.frontends.context import FLOATS, ONNX_DOMAINS, bodies, graphs_within, only_output, value_names
 from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.evaluate import IMPURE, MOVING, evaluated, normalised, static_shape, stored
 from bnfold.frontends.targets import settled_target, take_sizes
+from bnfold.units.affine import Array, round_once
 
 ROUNDING = {"Cast", "CastLike", "Constant", "ConstantOfShape", "EyeLike", "Shape", "Size"}  # they name their type
 ALLOWED = 1 << 27  # elements that all constants of a graph may make together,

@@ -11,10 +11,10 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import Array
 from bnfold.frontends.edit import Store, in_memory
-from bnfold.graph import Op, Rigid, Shape, Value
 from bnfold.reasons import Reason
+from bnfold.units.affine import Array
+from bnfold.units.graph import Op, Rigid, Shape, Value
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 PRECISION = {ir.DataType.FLOAT: 24, ir.DataType.DOUBLE: 53, ir.DataType.FLOAT16: 11, ir.DataType.BFLOAT16: 8}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import round_once
+from bnfold.units.affine import round_once
 
 Store = Callable[[NDArray[Any]], NDArray[Any]]
 

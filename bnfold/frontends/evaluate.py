@@ -10,9 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from bnfold.affine import batch_norm_affine
 from bnfold.frontends.context import attr, not_at_inference
 from bnfold.frontends.growth import result_size
+from bnfold.units.affine import batch_norm_affine
 
 LARGEST = 1 << 26  # elements of a folded result
 IMPURE = {

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.frontends.context import Context, attr
-from bnfold.graph import Op, Spatial, Table, Take
 from bnfold.reasons import Reason
+from bnfold.units.graph import Op, Spatial, Table, Take
 
 
 def read_gather(node: ir.Node, ctx: Context) -> list[Op]:

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import Array, round_once
-from bnfold.leftover import is_split
+from bnfold.planning.leftover import is_split
+from bnfold.units.affine import Array, round_once
 
 BROADCASTS = 7  # the opset from which elementwise operators broadcast as NumPy does
 

@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import Array, Kernel
 from bnfold.frontends.context import Context, attr, ints
-from bnfold.graph import Linear, Op, Recurrent, Rigid
 from bnfold.reasons import Reason
-from bnfold.window import Window, convolution_kernel
+from bnfold.units.affine import Array, Kernel
+from bnfold.units.graph import Linear, Op, Recurrent, Rigid
+from bnfold.units.window import Window, convolution_kernel
 
 
 def read_conv(node: ir.Node, ctx: Context) -> list[Op]:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.affine import Array
-from bnfold.branches import Merge, MergedSum, find_merges
+from bnfold.branches.search import Merge, MergedSum, find_merges
 from bnfold.frontends.context import Context, drop_unread
 from bnfold.frontends.edit import Editor
 from bnfold.frontends.linear import bias_add, is_certain, stored_bias
-from bnfold.graph import Graph, Linear, Value
+from bnfold.units.affine import Array
+from bnfold.units.graph import Graph, Linear, Value
 
 FIRST_BROADCASTING = 7
 FIRST_WITHOUT_BIAS = 11  # the opset since which a Gemm may have none

@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import Array
 from bnfold.frontends.context import Context
-from bnfold.graph import Affine, Op, Rigid
 from bnfold.reasons import Reason
+from bnfold.units.affine import Array
+from bnfold.units.graph import Affine, Op, Rigid
 
 PER_CHANNEL = 21  # the opset from which GroupNormalization has a scale per channel, not per group
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import batch_norm_affine
 from bnfold.frontends.context import PRECISION, Context, Norm, attr
+from bnfold.units.affine import batch_norm_affine
 
 
 def constant_norms(nodes: Sequence[ir.Node], ctx: Context) -> dict[ir.Node, Norm]:

@@ -16,8 +16,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from bnfold.branches import may_merge
-from bnfold.choices import AS_USUAL, Choices
+from bnfold.branches.search import may_merge
 from bnfold.frontends.constants import fold_constants
 from bnfold.frontends.context import (
     Context,
@@ -32,13 +31,14 @@ from bnfold.frontends.reading import read_graph
 from bnfold.frontends.rewrite import find_misfits, rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
-from bnfold.graph import Graph
-from bnfold.ledger import Ledger
-from bnfold.plan import Plan, Site, make_plan
-from bnfold.reach import Misfits, is_tame
-from bnfold.sharing import Allowance, budget_bytes
-from bnfold.solver import Solution
-from bnfold.system import System
+from bnfold.planning.choices import AS_USUAL, Choices
+from bnfold.planning.ledger import Ledger
+from bnfold.planning.plan import Plan, Site, make_plan
+from bnfold.planning.reach import Misfits, is_tame
+from bnfold.planning.sharing import Allowance, budget_bytes
+from bnfold.units.graph import Graph
+from bnfold.units.solver import Solution
+from bnfold.units.system import System
 
 
 def fold_model(

@@ -35,8 +35,8 @@ from bnfold.frontends.structure import (
     read_tile,
     read_transpose,
 )
-from bnfold.graph import Add, Affine, Gate, Homogeneous, Mix, Offset, Op, Rigid, Select, Shape, Spatial, Value
 from bnfold.reasons import Reason
+from bnfold.units.graph import Add, Affine, Gate, Homogeneous, Mix, Offset, Op, Rigid, Select, Shape, Spatial, Value
 
 Reader = Callable[[ir.Node, Context], list[Op]]
 

@@ -26,8 +26,8 @@ from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.normalisations import CHANNEL_AXIS, read_norm
 from bnfold.frontends.norms import constant_norms
 from bnfold.frontends.readers import READERS
-from bnfold.graph import Graph, Linear, Op, Recurrent, Rigid, Shape
 from bnfold.reasons import Reason
+from bnfold.units.graph import Graph, Linear, Op, Recurrent, Rigid, Shape
 
 SHAPE_ONLY = ("Shape", "Size")
 

@@ -14,20 +14,20 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.affine import Array, Unit, rewrite, round_once, scaled
-from bnfold.economy import between_units
 from bnfold.frontends.context import ONNX_DOMAINS, Context, attr, drop_unread
 from bnfold.frontends.edit import Editor
 from bnfold.frontends.leftover import Step, arithmetic_steps, leftover_steps
 from bnfold.frontends.linear import RECURRENT_GATES, bias_add, stored_bias
 from bnfold.frontends.normalisations import CHANNEL_AXIS, HAS_BIAS, has_room, unit_parameters
-from bnfold.graph import Graph, Linear, Op, Recurrent
-from bnfold.layout import Axis, Cells
-from bnfold.plan import Folding
-from bnfold.reach import Misfits
-from bnfold.sharing import Own, Version, version
-from bnfold.solver import Solution
-from bnfold.system import Candidate, System
+from bnfold.planning.economy import between_units
+from bnfold.planning.plan import Folding
+from bnfold.planning.reach import Misfits
+from bnfold.planning.sharing import Own, Version, version
+from bnfold.units.affine import Array, Unit, rewrite, round_once, scaled
+from bnfold.units.graph import Graph, Linear, Op, Recurrent
+from bnfold.units.layout import Axis, Cells
+from bnfold.units.solver import Solution
+from bnfold.units.system import Candidate, System
 
 Edit = Callable[[], object]
 
@@ -39,7 +39,7 @@ def rewrite_graph(graph: ir.Graph, folding: Folding, context: Context, leftover:
         graph: The ONNX graph that was read.
         folding: The plan and its units.
         context: What the readers knew.
-        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
+        leftover: What a BatchNorm that stays is written as (`bnfold.planning.leftover`).
     """
     Rewriter(graph, folding.graph, folding.system, folding.solution, context, leftover).run()
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.frontends.context import Context, attr, ints
-from bnfold.graph import Concat, Expand, Op, Reshape, Rigid, Spatial, Take, Transpose, Value, ZeroPad
 from bnfold.reasons import Reason
+from bnfold.units.graph import Concat, Expand, Op, Reshape, Rigid, Spatial, Take, Transpose, Value, ZeroPad
 
 
 def read_identity(node: ir.Node, ctx: Context) -> list[Op]:

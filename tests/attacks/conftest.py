@@ -24,12 +24,12 @@ def loaded() -> None:
     import safetensors.torch  # noqa: F401
     import torch
 
-    import bnfold.capture
     import bnfold.frontends.onnx
-    import bnfold.pipeline
-    import bnfold.report
+    import bnfold.pipeline.line
+    import bnfold.reporting.report
+    import bnfold.tracing.capture
 
-    bnfold.report.environment()
+    bnfold.reporting.report.environment()
     with contextlib.suppress(Exception):
         torch.load(os.devnull, weights_only=True)
 

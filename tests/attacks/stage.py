@@ -37,7 +37,7 @@ class Attack:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Runs the command line; the exit code, stdout and stderr."""
-        from bnfold.cli import main
+        from bnfold.cli.app import main
 
         self._capsys.readouterr()
         with watched() as self.watch:

@@ -9,9 +9,9 @@ import hostile_onnx as ho
 import pytest
 from stage import Attack
 
-from bnfold import onnxfile
 from bnfold.errors import UnreadableError
-from bnfold.load import load
+from bnfold.loading import onnxfile
+from bnfold.loading.load import load
 
 
 def test_file_changed_while_read(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hostile_safetensors import file, st
 from stage import Attack
 
-from bnfold.recipe import KEY
+from bnfold.recipes.recipe import KEY
 
 
 def test_recipe_that_names_code(attack: Attack) -> None:

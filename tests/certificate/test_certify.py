@@ -17,10 +17,10 @@ from property.spec import Spec
 from property.strategy import specs
 from property.to_onnx import to_onnx
 
-from bnfold.capture import capture
 from bnfold.certificate import Certificate, certify
 from bnfold.frontends.onnx import fold_model
-from bnfold.load import load
+from bnfold.loading.load import load
+from bnfold.tracing.capture import capture
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUIET = settings(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from bnfold import files, staging
+from bnfold.writing import files, staging
 
 Act = Callable[[int, str], None]
 

@@ -17,7 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SERVER = """
 import json, os, signal, sys, traceback
 import onnx, onnx_ir, onnxruntime, rich.console, rich.table
-from bnfold import __main__, certificate, cli, export, interrupts, pipeline, render, runners, verify
+from bnfold import __main__, certificate, interrupts, verify
+from bnfold.cli import app as cli
+from bnfold.writing import export
+from bnfold.pipeline import line as pipeline
+from bnfold.reporting import render
+from bnfold.running import runners
 from bnfold.frontends import onnx as frontend
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it

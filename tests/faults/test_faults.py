@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bnfold import staging
+from bnfold.writing import staging
 from faults.campaign import ERRORS, SIGNALS, Outcome, failing_calls, failing_memory, killed, signalled
 from faults.injection import lines
 from faults.writers import LIGHT, TORCH, Writer
@@ -70,7 +70,7 @@ def test_a_writer_that_writes_over_its_output_is_caught() -> None:
 
 
 def test_data_that_has_one_name_for_all_models_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bnfold.onnxwrite.data_name", lambda target, digest: "out.onnx.data")
+    monkeypatch.setattr("bnfold.writing.onnxwrite.data_name", lambda target, digest: "out.onnx.data")
     assert any("left" in problem for problem in killed(LIGHT[1]).problems)
 
 

@@ -16,8 +16,8 @@ import onnx
 import onnx_ir
 import tiny
 
-from bnfold.export import Staged, staged, write_text
-from bnfold.terminal import Terminal
+from bnfold.cli.terminal import Terminal
+from bnfold.writing.export import Staged, staged, write_text
 
 State = dict[str, str]
 
@@ -90,7 +90,7 @@ def _network(new: bool) -> tuple[object, object]:
     import torch
 
     import bnfold
-    from bnfold.folded import folded_state
+    from bnfold.recipes.folded import folded_state
 
     torch.manual_seed(int(new))
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()).eval()
@@ -100,7 +100,7 @@ def _network(new: bool) -> tuple[object, object]:
 
 
 def _torch(folder: Path, new: bool, suffix: str) -> None:
-    from bnfold.torchexport import staged_program, staged_state
+    from bnfold.writing.torchexport import staged_program, staged_state
 
     program, folded = _network(new)
     target = folder / f"out{suffix}"

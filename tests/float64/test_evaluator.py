@@ -22,7 +22,7 @@ from property.to_onnx import to_onnx
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.float64 import evaluator
 from bnfold.float64.evaluator import OPERATORS, Evaluator
-from bnfold.runners import OrtRunner
+from bnfold.running.runners import OrtRunner
 
 LOOSE = 1e-4  # the cases hold float32, some of them printed with few digits
 ROUNDED = ("BFLOAT16", "FLOAT8", "FLOAT4", "FLOAT16", "bf16", "bfloat16")  # what rounds is not rounded here

@@ -7,7 +7,7 @@ import torch
 from networks import drawn
 from torch import nn
 
-from bnfold.yardstick import yardstick
+from bnfold.verification.yardstick import yardstick
 
 
 class Stubborn(nn.Module):

@@ -17,12 +17,12 @@ import onnx_ir as ir
 import pytest
 from onnx_case import Case, Folded, check, same_function
 
-from bnfold import graph as g
-from bnfold import laws as module
 from bnfold.frontends.onnx import fold_model
-from bnfold.laws import Laws
-from bnfold.layout import channels_on
 from bnfold.reasons import Reason
+from bnfold.units import graph as g
+from bnfold.units import laws as module
+from bnfold.units.laws import Laws
+from bnfold.units.layout import channels_on
 
 Change = Callable[[Laws, Any], None]
 Build = Callable[[Case], str]

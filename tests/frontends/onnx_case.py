@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model, plan_model
-from bnfold.plan import Plan
+from bnfold.planning.choices import Choices
+from bnfold.planning.plan import Plan
 
 Feeds = dict[str, np.ndarray]
 Shape = Sequence["int | str"]

@@ -26,8 +26,8 @@ from law_case import (
 )
 from onnx_case import Case, check, same_function
 
-from bnfold import graph as g
-from bnfold import laws as module
+from bnfold.units import graph as g
+from bnfold.units import laws as module
 
 
 def two_inputs_to_one_maximum(c: Case) -> str:

@@ -27,7 +27,7 @@ from law_case import (
 )
 from onnx_case import Case
 
-from bnfold import graph as g
+from bnfold.units import graph as g
 
 EDGE = [0, 0, 1, 1, 0, 0, 1, 1]
 PADDED: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}

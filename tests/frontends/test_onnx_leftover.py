@@ -13,9 +13,9 @@ from onnx import TensorProto
 from onnx_case import Case, assert_same, draw, run
 
 import bnfold
-from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model
-from bnfold.leftover import LEFTOVERS, is_split
+from bnfold.planning.choices import Choices
+from bnfold.planning.leftover import LEFTOVERS, is_split
 
 
 def check(

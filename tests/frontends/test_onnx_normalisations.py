@@ -12,9 +12,9 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx_case import Case, assert_same, draw, run
 
-from bnfold.choices import Choices
 from bnfold.frontends.onnx import fold_model, plan_model
-from bnfold.plan import Plan
+from bnfold.planning.choices import Choices
+from bnfold.planning.plan import Plan
 
 
 def written(proto: onnx.ModelProto) -> bytes:

@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from bnfold.choices import Choices
 from bnfold.frontends.onnx import plan_model
+from bnfold.planning.choices import Choices
 from tests.frontends.onnx_case import Case, Folded, check, codes, fold, same_function
 
 ALIKE = {"gamma": np.arange(1, 5), "var": np.ones(4)}

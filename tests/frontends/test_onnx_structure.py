@@ -12,7 +12,7 @@ from onnx_case import Case, Folded, check, codes, fold
 
 from bnfold.frontends.onnx import prepare
 from bnfold.frontends.reading import read_graph
-from bnfold.laws import read_laws
+from bnfold.units.laws import read_laws
 
 
 def still(channels: int) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bnfold.load import load
+from bnfold.loading.load import load
 from large.models import Large, make, measured
 
 LARGER_BY = 3_531_000_000 / 300_000_000  # how much larger the model is that the promise is about
@@ -16,7 +16,11 @@ ROOM_BYTES = 200_000_000  # the interpreter and the libraries, which do not shri
 
 PROGRAM = """
 import sys
-from bnfold import __main__, pipeline, runners, spill, work
+from bnfold import __main__
+from bnfold.pipeline import line as pipeline
+from bnfold.running import runners
+from bnfold.writing import spill
+from bnfold.pipeline import work
 from bnfold.float64 import evaluator
 threshold = int(sys.argv.pop(1))
 for module in (pipeline, work, evaluator):

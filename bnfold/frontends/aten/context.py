@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from bnfold.affine import Array, round_once
 from bnfold.frontends.aten.nodes import (
     NAMED_AFTER_MODULES,
     fake,
@@ -26,8 +25,9 @@ from bnfold.frontends.aten.nodes import (
     to_numpy,
 )
 from bnfold.frontends.aten.stored import identities
-from bnfold.graph import Op, Rigid, Shape, Value
 from bnfold.reasons import Reason
+from bnfold.units.affine import Array, round_once
+from bnfold.units.graph import Op, Rigid, Shape, Value
 
 FLOATS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}  # bits of the significand
 RANDOM = ("bernoulli", "dropout", "multinomial", "normal", "rand", "randint", "randn", "randperm", "rrelu_with_noise")

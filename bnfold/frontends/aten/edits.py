@@ -15,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from bnfold.affine import Array, Unit, rewrite
-from bnfold.economy import between_units
 from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.linear import (
     CONVOLUTIONS,
@@ -37,12 +35,14 @@ from bnfold.frontends.aten.nodes import (
 from bnfold.frontends.aten.normalisations import CHANNEL_AXIS
 from bnfold.frontends.aten.recurrent import RECURRENT, input_weights
 from bnfold.frontends.rewrite import dense
-from bnfold.graph import Graph, Linear, Op
-from bnfold.leftover import is_split
-from bnfold.plan import Folding
-from bnfold.reach import Misfits, is_tame
-from bnfold.solver import Solution
-from bnfold.system import System
+from bnfold.planning.economy import between_units
+from bnfold.planning.leftover import is_split
+from bnfold.planning.plan import Folding
+from bnfold.planning.reach import Misfits, is_tame
+from bnfold.units.affine import Array, Unit, rewrite
+from bnfold.units.graph import Graph, Linear, Op
+from bnfold.units.solver import Solution
+from bnfold.units.system import System
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def find_misfits(context: Context, leftover: str, graph: Graph, system: System, 
 
     Args:
         context: What the readers knew.
-        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
+        leftover: What a BatchNorm that stays is written as (`bnfold.planning.leftover`).
         graph: The program as the solver saw it.
         system: The cells behind every operator's channels.
         solution: The unit of every cell.
@@ -102,7 +102,7 @@ def find_edits(
         folding: The plan and its units.
         context: What the readers knew.
         constant_norms: BatchNorms of constants; what becomes of them is stored in their place.
-        leftover: What a BatchNorm that stays is written as (`bnfold.leftover`).
+        leftover: What a BatchNorm that stays is written as (`bnfold.planning.leftover`).
     """
     finder = _Finder(folding.graph, folding.system, folding.solution, context, leftover).find()
     removed = folding.solution.removed

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from torch.export import ExportedProgram
 
-from bnfold.branches import may_merge
-from bnfold.choices import AS_USUAL, Choices
+from bnfold.branches.search import may_merge
 from bnfold.frontends.aten.editor import Editor
 from bnfold.frontends.aten.functional import functional
 from bnfold.frontends.aten.merge import Merger, held_values, merges_of
 from bnfold.frontends.aten.planned import plan_program, weight_bytes
 from bnfold.frontends.aten.program import AS_IT_IS, Reading, View, read_program
 from bnfold.frontends.aten.rewrite import rewrite_program
-from bnfold.ledger import Ledger
-from bnfold.plan import Plan, Site
-from bnfold.sharing import Allowance, budget_bytes
+from bnfold.planning.choices import AS_USUAL, Choices
+from bnfold.planning.ledger import Ledger
+from bnfold.planning.plan import Plan, Site
+from bnfold.planning.sharing import Allowance, budget_bytes
 
 
 def fold_program(program: ExportedProgram, choices: Choices = AS_USUAL) -> tuple[ExportedProgram, Plan]:

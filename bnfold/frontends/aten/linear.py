@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from bnfold.affine import Array, Kernel
 from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.nodes import arguments, opname, position
-from bnfold.graph import Linear, Mix, Op
 from bnfold.reasons import Reason
-from bnfold.window import Window, convolution_kernel
+from bnfold.units.affine import Array, Kernel
+from bnfold.units.graph import Linear, Mix, Op
+from bnfold.units.window import Window, convolution_kernel
 
 CONVOLUTIONS = {
     "conv1d": 1,

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import fx
 
-from bnfold.affine import Array
-from bnfold.branches import Merge, MergedSum, find_merges
+from bnfold.branches.search import Merge, MergedSum, find_merges
+from bnfold.branches.taps import Branch
 from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.editor import Editor
 from bnfold.frontends.aten.linear import stored_bias, weight_position
 from bnfold.frontends.aten.nodes import argument, fake, places_of, results
 from bnfold.frontends.aten.program import Reading
-from bnfold.graph import Linear, Rigid, Value
 from bnfold.reasons import Reason
-from bnfold.taps import Branch
-from bnfold.window import Window
+from bnfold.units.affine import Array
+from bnfold.units.graph import Linear, Rigid, Value
+from bnfold.units.window import Window
 
 ADD, SUB = torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor
 LINEAR, MATMUL = torch.ops.aten.linear.default, torch.ops.aten.matmul.default

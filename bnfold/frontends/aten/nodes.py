@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from bnfold.affine import round_once
+from bnfold.units.affine import round_once
 
 Place = tuple[int, ...]  # of an argument: its position, then the position in a list
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from bnfold.affine import Array
 from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.nodes import arguments, fake, opname, sole_result
-from bnfold.graph import Affine, Op, Rigid
 from bnfold.reasons import Reason
+from bnfold.units.affine import Array
+from bnfold.units.graph import Affine, Op, Rigid
 
 CHANNEL_AXIS = {
     "group_norm": 1,

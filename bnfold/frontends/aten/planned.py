@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from bnfold.choices import AS_USUAL, Choices
 from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.edits import Edits, find_edits, find_misfits
 from bnfold.frontends.aten.program import Reading
-from bnfold.plan import Folding, make_plan
-from bnfold.sharing import Allowance
+from bnfold.planning.choices import AS_USUAL, Choices
+from bnfold.planning.plan import Folding, make_plan
+from bnfold.planning.sharing import Allowance
 
 
 @dataclass(frozen=True)

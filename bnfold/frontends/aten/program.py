@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from bnfold.choices import AS_USUAL, Choices
 from bnfold.errors import UnsupportedError
 from bnfold.frontends.aten.context import FLOATS, Context
 from bnfold.frontends.aten.editor import Editor, value_of
 from bnfold.frontends.aten.nodes import BATCH_NORMS, fake, module_stack, opname, results
 from bnfold.frontends.aten.normalisations import CHANNEL_AXIS
 from bnfold.frontends.aten.readers import READERS
-from bnfold.graph import Graph, Op, Rigid, Value
-from bnfold.plan import Site
+from bnfold.planning.choices import AS_USUAL, Choices
+from bnfold.planning.plan import Site
 from bnfold.reasons import Reason
+from bnfold.units.graph import Graph, Op, Rigid, Value
 
 TAKES_SIZES = frozenset(
     {

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from bnfold.affine import Array, batch_norm_affine
 from bnfold.frontends.aten.context import FLOATS, Context, wide
 from bnfold.frontends.aten.linear import (
     CONVOLUTIONS,
@@ -49,8 +48,9 @@ from bnfold.frontends.aten.structure import (
     read_unbind,
 )
 from bnfold.frontends.context import squeeze_constant
-from bnfold.graph import Add, Affine, Gate, Homogeneous, Mix, Offset, Op, Rigid, Select, Shape, Spatial
 from bnfold.reasons import Reason
+from bnfold.units.affine import Array, batch_norm_affine
+from bnfold.units.graph import Add, Affine, Gate, Homogeneous, Mix, Offset, Op, Rigid, Select, Shape, Spatial
 
 Reader = Callable[[fx.Node, Context], list[Op]]
 

@@ -6,8 +6,8 @@ from torch import fx
 
 from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.nodes import arguments, results
-from bnfold.graph import Op, Recurrent, Rigid
 from bnfold.reasons import Reason
+from bnfold.units.graph import Op, Recurrent, Rigid
 
 RECURRENT = ("gru", "lstm", "rnn_relu", "rnn_tanh")
 

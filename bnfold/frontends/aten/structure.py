@@ -9,8 +9,8 @@ from torch import fx
 
 from bnfold.frontends.aten.context import Context
 from bnfold.frontends.aten.nodes import arguments, element, fake, opname, results
-from bnfold.graph import Concat, Expand, Op, Reshape, Rigid, Spatial, Table, Take, Transpose, Value, ZeroPad
 from bnfold.reasons import Reason
+from bnfold.units.graph import Concat, Expand, Op, Reshape, Rigid, Spatial, Table, Take, Transpose, Value, ZeroPad
 
 
 def read_identity(node: fx.Node, ctx: Context) -> list[Op]:

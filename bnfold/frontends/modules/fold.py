@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from bnfold.choices import AS_USUAL, Choices
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.frontends.aten.editor import Editor
 from bnfold.frontends.aten.fold import Rounds
@@ -32,7 +31,8 @@ from bnfold.frontends.modules.merge import Carried, Carrier, carry_out
 from bnfold.frontends.modules.prepare import bake, copied, observed, part_from, refuse, unwrapped
 from bnfold.frontends.modules.regions import become, calls_of_modules
 from bnfold.frontends.modules.trial import Call, do_the_same
-from bnfold.plan import Plan
+from bnfold.planning.choices import AS_USUAL, Choices
+from bnfold.planning.plan import Plan
 from bnfold.wording import printable
 
 Folded = tuple[nn.Module, Plan, tuple[str, ...]]

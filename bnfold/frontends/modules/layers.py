@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from bnfold.branches import Merge
+from bnfold.branches.search import Merge
 from bnfold.frontends.modules.probes import is_stock
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from bnfold.branches import Merge, MergedSum
+from bnfold.branches.search import Merge, MergedSum
+from bnfold.branches.taps import Branch
 from bnfold.frontends.aten.editor import value_of
 from bnfold.frontends.aten.functional import wrote
 from bnfold.frontends.aten.merge import Merger, merges_of, nodes_by_label
@@ -24,8 +25,7 @@ from bnfold.frontends.aten.nodes import fake, module_stack, opname
 from bnfold.frontends.aten.program import Reading
 from bnfold.frontends.modules.layers import Zero, computing
 from bnfold.frontends.modules.regions import Rest, calls_of_modules, rest_of, turn_into
-from bnfold.graph import Add, Affine, Linear, Op, Reshape, Value
-from bnfold.taps import Branch
+from bnfold.units.graph import Add, Affine, Linear, Op, Reshape, Value
 
 NOTHING_DONE = ("alias", "clone", "contiguous", "detach", "dropout", "feature_dropout")
 GONE, SILENT = "identity", "zero"  # what modules become, besides the one that computes

@@ -1,0 +1,1 @@
+"""How much faster is one model than another?"""

@@ -1,0 +1,1 @@
+"""Parallel linear branches that become one linear operator."""

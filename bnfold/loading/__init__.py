@@ -1,0 +1,1 @@
+"""Opens what others wrote, without running any of it."""

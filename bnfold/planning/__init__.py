@@ -1,0 +1,1 @@
+"""From units to a plan: which BatchNorms fold, which stay and why."""

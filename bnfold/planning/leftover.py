@@ -1,0 +1,73 @@
+"""What a BatchNorm that must stay is written as: `keep` as it is, `affine` as Mul and Add, `conv` as a depthwise Conv.
+
+As Mul and Add it is two operators, and one where its scale can go elsewhere: behind Concat, the scale of
+
+    concat → BN → ReLU → Conv        relu(s·x + t) = s·relu(x + t/s)    for s > 0
+
+goes into the Conv, and an Add of `t/s` is what stays. So once it is decided what vanishes, the solver is asked not to
+let such a BatchNorm multiply; or else, not to let it add.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+
+from bnfold.errors import UsageError
+from bnfold.planning.conditioning import largest_shift
+from bnfold.units.graph import Graph
+from bnfold.units.system import System
+
+LEFTOVERS = ("keep", "affine", "conv")
+CONV_RANK = 3  # the least number of axes that a Conv takes
+SINGLE = 24  # bits of the significand of float32
+WIDE = 2.0**40  # no weight or constant of a trained float32 model times this leaves its range
+
+
+def check_leftover(leftover: str) -> None:
+    """Refuses a way to write BatchNorms that does not exist."""
+    if leftover not in LEFTOVERS:
+        close = difflib.get_close_matches(leftover, LEFTOVERS, n=1)
+        guess = f"Did you mean {close[0]}? " if close else ""
+        raise UsageError(f"no leftover is called {leftover!r}", f"{guess}There are: {', '.join(LEFTOVERS)}.")
+
+
+def said(leftover: str, kept: int, left: int) -> tuple[str, ...]:
+    """What became of the BatchNorms that stay, in words.
+
+    Args:
+        leftover: How they were to be written.
+        kept: How many stay.
+        left: How many BatchNormalization operators the folded model has.
+    """
+    if leftover == "keep" or not kept:
+        return ()
+    written = "Mul and Add, or the one that suffices" if leftover == "affine" else "a depthwise 1×1 Conv"
+    rest = f"; {left} that cannot be stay as they are" if left else ""
+    return (f"{kept - left} of the {kept} BatchNorms that stay {'is' if kept - left == 1 else 'are'} {written}{rest}",)
+
+
+def is_split(leftover: str, rank: int) -> bool:
+    """Whether a BatchNorm over so many axes that stays is written as Mul and Add."""
+    return leftover == "affine" or (leftover == "conv" and rank < CONV_RANK)
+
+
+def splittable(system: System, graph: Graph, leftover: str) -> dict[str, bool]:
+    """The BatchNorms whose scale should go elsewhere if they stay, and whether their shift may instead.
+
+    `x + t/s` is rounded no worse than `s·x + t` was, in parts of either; but where the dtype has little range, `t/s` or
+    the weights that take `s` may leave it, so there both must be moderate. A shift that goes is judged as that of a
+    BatchNorm that vanishes (`bnfold.planning.conditioning`).
+    """
+    moderate = largest_shift(graph)
+    limit = WIDE if graph.precision >= SINGLE else moderate
+    found = {}
+    for candidate in system.candidates:
+        rank = len(graph.shapes.get(candidate.op.y, ()))
+        if not candidate.op.batch_norm or not is_split(leftover, rank):
+            continue
+        s, t, spread = np.abs(candidate.scale), np.abs(candidate.shift), candidate.spread
+        if np.all((s <= limit) & (s * limit >= 1) & (t <= limit * s)):
+            found[candidate.op.name] = spread is not None and bool(np.all(t <= moderate * s * spread))
+    return found

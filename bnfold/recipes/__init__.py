@@ -1,0 +1,1 @@
+"""Which modules of a class became what: how a folded state dict finds its way back into a fresh network."""

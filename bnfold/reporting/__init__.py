@@ -1,0 +1,1 @@
+"""What a command found out, as data and in every form that people read."""

@@ -1,0 +1,1 @@
+"""PyTorch networks traced with nothing folded."""

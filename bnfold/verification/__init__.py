@@ -1,0 +1,1 @@
+"""Is one model the same function as another?"""

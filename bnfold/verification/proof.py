@@ -1,0 +1,62 @@
+"""Whether the certificate shows two models to be the same function, as part of a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bnfold.running.subjects import OnnxSubject, Subject
+
+if TYPE_CHECKING:
+    from bnfold.certificate import Certificate
+
+SHOWN = 5  # problems that are told one by one
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the certificate contributes.
+
+    Attributes:
+        certificate: The certificate; None where there is none for models of these kinds.
+        failures: Where weights disagree, one sentence each.
+        notes: What to know about it besides.
+    """
+
+    certificate: Certificate | None = None
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def proved(self) -> bool:
+        """Whether it shows that both are the same function."""
+        return self.certificate is not None and self.certificate.proved
+
+
+def prove(before: Subject, after: Subject) -> Proof:
+    """The certificate of two models, whoever made the second."""
+    if not isinstance(before, OnnxSubject) or not isinstance(after, OnnxSubject):
+        return Proof(notes=("only ONNX models can be proved equal; these were compared by running them",))
+    from bnfold.certificate import ANYBODYS, certify
+
+    try:
+        certificate = certify(before.model, after.model, ANYBODYS)
+    except Exception as error:  # a model that it cannot follow is one that it does not prove
+        return Proof(notes=(f"not proved, only compared by running: {type(error).__name__}: {error}",))
+    if certificate.proved:
+        return Proof(certificate)
+    if certificate.refuted:
+        disagreements = [problem for problem in certificate.problems if problem.differs]
+        told = [f"at {problem.name!r}: {problem.words}" for problem in disagreements[:SHOWN]]
+        more = len(disagreements) - len(told)
+        return Proof(certificate, (*told, *([f"and at {more} more places"] if more > 0 else [])))
+    where = certificate.problems[0] if certificate.problems else None
+    why = "" if where is None else f", first at {where.name!r}: {where.words}"
+    parts = len(certificate.problems)
+    return Proof(
+        certificate,
+        notes=(
+            f"not proved as a whole: {parts} part{'' if parts == 1 else 's'} of the model could only be compared by "
+            f"running{why}",
+        ),
+    )
