@@ -7,8 +7,9 @@ unassigned ones are replaced. Markup is left alone: nothing of bnfold's reads an
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SHOWN = 5
@@ -28,6 +29,17 @@ def listed(names: Iterable[object]) -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(f"'{printable(name)}'" for name in names[:SHOWN]) + more
+
+
+def guess(word: str, known: Sequence[str], count: int = 1) -> str:
+    """What a word that does not exist may have been meant to be, as a question; empty where nothing is like it."""
+    close = difflib.get_close_matches(word, known, n=count)
+    return f"Did you mean {printable(' or '.join(close), LONGEST_LINE)}? " if close else ""
+
+
+def guess_among(word: str, known: Sequence[str]) -> str:
+    """`guess`, and all there are."""
+    return f"{guess(word, known)}There are: {', '.join(known)}."
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

@@ -57,6 +57,7 @@ CERTIFICATE = ("tests/certificate/test_certify.py",)
 ADVERSARY = ("tests/certificate/test_adversary.py",)
 SHARING = ("tests/frontends/test_onnx_sharing.py",)
 PROTO = ("tests/frontends/test_from_proto.py",)
+EXCLUDED = ("tests/frontends/test_excluded.py",)
 FORWARD = ("tests/frontends/test_forward.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -1693,6 +1694,34 @@ MUTANTS: tuple[Mutant, ...] = (
         'startswith(f"--fail-on {condition}:")',
         'startswith(f"--fail-on {condition}")',
         ("tests/reporting/page/test_junit.py",),
+    ),
+    Mutant(
+        "an excluded BatchNorm of an ONNX model is folded like any other",
+        "bnfold/frontends/readers.py",
+        "    if node in ctx.excluded:",
+        "    if node in ():",
+        EXCLUDED,
+    ),
+    Mutant(
+        "an excluded BatchNorm of a PyTorch network is folded like any other",
+        "bnfold/frontends/aten/readers.py",
+        "    if label in ctx.excluded:",
+        "    if label in ():",
+        EXCLUDED,
+    ),
+    Mutant(
+        "an excluded BatchNorm goes where another one does the same",
+        "bnfold/frontends/tidy.py",
+        "        if node in kept or any(v.is_graph_output() for v in node.outputs):",
+        "        if any(v.is_graph_output() for v in node.outputs):",
+        EXCLUDED,
+    ),
+    Mutant(
+        "a module's name also means the modules whose names begin with it",
+        "bnfold/planning/exclusion.py",
+        "any(fnmatchcase(each, pattern) for each in (name, *_around(path)))",
+        "any(fnmatchcase(each, pattern + '*') for each in (name, *_around(path)))",
+        ("tests/planning/test_exclusion.py",),
     ),
 )
 

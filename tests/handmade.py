@@ -191,14 +191,13 @@ class Net:
         norm: bool = False,
         sigma: object = None,
         name: str | None = None,
-        fixed: Reason | None = None,
         kind: str = "Mul",
     ) -> str:
         """`scale·x + shift`, both broadcastable."""
         name = self.name("affine", name)
         s, t = np.asarray(scale, dtype=np.float64), np.asarray(shift, dtype=np.float64)
         spread = None if sigma is None else frozen(sigma)
-        op = g.Affine(name, x, f"{name}:y", frozen(s), frozen(t), norm, spread, fixed, kind)
+        op = g.Affine(name, x, f"{name}:y", frozen(s), frozen(t), norm, spread, kind)
         shape = np.broadcast_shapes(self.shapes[x], s.shape, t.shape)
         return self.put(op, f"{name}:y", shape)
 
@@ -210,7 +209,6 @@ class Net:
         *,
         sigma: object = None,
         name: str | None = None,
-        fixed: Reason | None = None,
     ) -> str:
         """A BatchNormalization, given by what it does."""
         channels, rank = self.shapes[x][1], len(self.shapes[x])
@@ -225,7 +223,6 @@ class Net:
             norm=True,
             sigma=spread,
             name=self.name("bn", name),
-            fixed=fixed,
             kind="BatchNormalization",
         )
 

@@ -48,6 +48,7 @@ MISTAKES = {
         "Only if you trust whoever made it, pass --tru",
     ),
     "a misspelt reason": (["explain", "ZEROPAD"], 2, "Did you mean ZERO-PAD? See them all: bnfold explain."),
+    "a misspelt module": (["inspect", "model.onnx", "--exclude", "bnn"], 2, "Did you mean bn? See them all: bnfold"),
     "a misspelt number to fail on": (["inspect", "model.onnx", "--fail-on", "kep>0"], 2, "Did you mean kept?"),
     "a runtime for the other kind of model": (["bench", "model.onnx", "--runtime", "torch"], 2, "Use one of: ort, "),
 }

@@ -56,7 +56,7 @@ def diagonal(op: Affine, rank: int) -> Diagonal | None:
     """An affine that varies along one axis at most, of a tensor of this rank."""
     scale, shift = np.broadcast_arrays(op.scale, op.shift)
     varies = [i + rank - scale.ndim for i, size in enumerate(scale.shape) if size > 1]
-    if op.fixed is not None or len(varies) > 1 or scale.ndim > rank:
+    if len(varies) > 1 or scale.ndim > rank:
         return None
     return Diagonal(scale.reshape(-1), shift.reshape(-1), varies[0] if varies else None)
 

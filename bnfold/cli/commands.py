@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from pathlib import Path
@@ -11,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from bnfold.cli.terminal import Terminal, write
 from bnfold.errors import CheckFailed, UsageError
 from bnfold.reporting.reportfiles import Files
-from bnfold.wording import printable
+from bnfold.wording import guess, printable
 from bnfold.writing.files import is_same_file
 
 if TYPE_CHECKING:
     from bnfold.reporting.report import Report
+
+
+REPEATABLE = {"arch_args", "inputs", "dynamic", "mean", "std", "scale", "exclude", "fail_on"}
 
 
 def run_command(command: str, arguments: dict[str, Any]) -> int:
@@ -42,7 +44,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         from bnfold.pipeline import line as pipeline
         from bnfold.writing.export import check_writable
 
-        for repeatable in {"arch_args", "inputs", "dynamic", "mean", "std", "scale", "fail_on"} & set(arguments):
+        for repeatable in REPEATABLE & set(arguments):
             arguments[repeatable] = arguments[repeatable] or []
         if "arch_args" in arguments:
             arguments["arch_args"] = parse_arch_args(arguments["arch_args"])
@@ -93,9 +95,9 @@ def explain_reasons(code: str | None, terminal: Terminal) -> int:
 
         reasons = {reason.code: reason for reason in Reason}
         if code is not None and code.upper() not in reasons:
-            close = difflib.get_close_matches(code.upper(), reasons, n=1)
-            guess = f"Did you mean {close[0]}? " if close else ""
-            raise UsageError(f"no reason has the code {code!r}", f"{guess}See them all: bnfold explain.")
+            raise UsageError(
+                f"no reason has the code {code!r}", f"{guess(code.upper(), list(reasons))}See them all: bnfold explain."
+            )
         from bnfold.reporting.explaining import print_explanation, print_reasons
 
         if code is None:

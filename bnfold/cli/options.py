@@ -149,6 +149,14 @@ Duplicate = Annotated[
         choices=DUPLICATE,
     ),
 ]
+Exclude = Annotated[
+    list[str] | None,
+    option(
+        "--exclude",
+        metavar="NAME",
+        text="Keep this BatchNorm, or all in this module, as they are; * and ? as in a shell. Repeatable.",
+    ),
+]
 Rtol = Annotated[
     float | None,
     option("--rtol", metavar="X", text="Largest error as a part of the output's scale; by dtype if absent."),

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,8 +24,6 @@ from bnfold.wording import one_line, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-PROGRESS_DELAY_S = 0.7  # what is over sooner needs no progress bar
 
 
 @dataclass(frozen=True)
@@ -82,30 +79,10 @@ class Terminal:
         if not self.progress or self.quiet or not _is_terminal(sys.stderr):
             yield lambda stage, done: None
             return
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from bnfold.cli.progress import drawn
 
-        bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            console=make_console(sys.stderr, color=self.color),
-            transient=True,
-            redirect_stdout=False,  # others redirect the streams meanwhile, and the order of restoring them is not ours
-            redirect_stderr=False,
-        )
-        task = bar.add_task("starting", total=None)
-        starter = threading.Timer(PROGRESS_DELAY_S, bar.start)
-        starter.daemon = True
-        starter.start()
-        try:
-            yield lambda stage, done: bar.update(
-                task, description=stage, total=None if done is None else 1.0, completed=done or 0.0
-            )
-        finally:
-            starter.cancel()
-            starter.join()
-            bar.stop()
+        with drawn(make_console(sys.stderr, color=self.color)) as tell:
+            yield tell
 
 
 @contextmanager

@@ -8,7 +8,6 @@ a dict of arrays where the model has several outputs.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from bnfold.errors import BnfoldError, UsageError
 from bnfold.loading.arch import load_object
 from bnfold.specs import written
-from bnfold.wording import first_line
+from bnfold.wording import first_line, guess_among
 
 Array = NDArray[Any]
 
@@ -70,9 +69,7 @@ def read_metric(given: Any) -> Metric:
     if text in TOP:
         return TopK(text, TOP[text])
     if ":" not in text:
-        close = difflib.get_close_matches(text, TOP, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
-        raise UsageError(f"no metric is called {text!r}", f"{guess}There are: top1, top5, pkg.mod:function.")
+        raise UsageError(f"no metric is called {text!r}", guess_among(text, [*TOP, "pkg.mod:function"]))
     function = load_object("--metric", text)
     if not callable(function):
         raise UsageError(

@@ -51,6 +51,7 @@ class Context:
         norm_affine: Whether the scale and bias of LayerNormalization and its kin may go.
         names: Every value name of the whole model: a body's value may not hide one of an enclosing graph.
         store: Keeps new weights.
+        excluded: The BatchNorms that the caller wants to keep.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Context:
         names: set[str],
         norm_affine: bool = False,
         store: Store = in_memory,
+        excluded: frozenset[ir.Node] = frozenset(),
     ) -> None:
         self.graph = graph
         self.store = store
         self.norm_affine = norm_affine
+        self.excluded = excluded
         self.names = names
         self.shapes: dict[Value, Shape] = {}
         self.labels = labels

@@ -27,11 +27,13 @@ from bnfold.frontends.context import (
 from bnfold.frontends.edit import Store, in_memory
 from bnfold.frontends.inline import inlined
 from bnfold.frontends.merge import Merger, held_values, merges_of
+from bnfold.frontends.paths import module_path
 from bnfold.frontends.reading import read_graph
 from bnfold.frontends.rewrite import find_misfits, rewrite_graph
 from bnfold.frontends.shapes import complete_shapes
 from bnfold.frontends.tidy import settle, tidy
 from bnfold.planning.choices import AS_USUAL, Choices
+from bnfold.planning.exclusion import excluded
 from bnfold.planning.ledger import Ledger
 from bnfold.planning.plan import Plan, Site, make_plan
 from bnfold.planning.reach import Misfits, is_tame
@@ -57,7 +59,7 @@ def fold_model(
     """
     with without_pauses():
         prepared = prepare(model.clone() if copy else model, store)
-        return prepared.model, carry_out(prepared, choices)
+        return prepared.model, carry_out(_with_excluded(prepared, choices), choices)
 
 
 def plan_model(model: ir.Model, choices: Choices = AS_USUAL, *, store: Store = in_memory) -> Plan:
@@ -87,6 +89,7 @@ class Prepared:
         names: The names of all values.
         constant_norms: BatchNorms that normalised constants and are gone already.
         store: Keeps new weights.
+        excluded: The BatchNorms that the caller wants to keep.
     """
 
     model: ir.Model
@@ -94,6 +97,7 @@ class Prepared:
     names: set[str]
     constant_norms: tuple[Site, ...]
     store: Store = in_memory
+    excluded: frozenset[ir.Node] = frozenset()
 
     def joined(self, plans: list[Plan]) -> Plan:
         """One plan for all graphs of the model."""
@@ -124,6 +128,16 @@ def prepare(model: ir.Model, store: Store = in_memory) -> Prepared:
     return Prepared(model, labels, names, gone, store)
 
 
+def _with_excluded(prepared: Prepared, choices: Choices) -> Prepared:
+    """The same, knowing what the caller wants to keep."""
+    if not choices.exclude:
+        return prepared
+    norms = [node for node in nodes_within(prepared.model.graph) if node.op_type == "BatchNormalization"]
+    places = {prepared.labels[node]: ".".join(module_path(node, prepared.labels[node])) for node in norms}
+    named = excluded(choices.exclude, places)
+    return replace(prepared, excluded=frozenset(node for node in norms if prepared.labels[node] in named))
+
+
 def carry_out(prepared: Prepared, choices: Choices) -> Plan:
     """Merge and fold every graph of a model in place, until there is nothing left to do."""
     model = prepared.model
@@ -138,7 +152,8 @@ def carry_out(prepared: Prepared, choices: Choices) -> Plan:
     def rounds(chosen: Choices, *, anew: bool) -> None:
         for graph in graphs:
             _fold_graph(graph, prepared, ledgers, chosen, left, anew=anew)
-        while (settled := settle(model)).changed:  # padding that is a convolution's own now, or twins, may be branches
+        # Padding that is a convolution's own now, or twins, may be branches.
+        while (settled := settle(model, prepared.excluded)).changed:
             for norm, twin in settled.norms:
                 ledgers[model.graph].same(prepared.labels.pop(norm), prepared.labels[twin])
             label_nodes(model, prepared.labels)
@@ -165,7 +180,9 @@ def _fold_graph(
     unsolved, again = graph not in ledgers or (anew and ledgers[graph].plan().kept > 0), True
     while again:
         nodes = list(graph)
-        reading = read_graph(graph, prepared.labels, prepared.names, choices.norm_affine, prepared.store)
+        reading = read_graph(
+            graph, prepared.labels, prepared.names, choices.norm_affine, prepared.store, prepared.excluded
+        )
         ledger = ledgers.setdefault(graph, Ledger(reading.order, reading.graph))
         sums = merges_of(graph, reading.context, reading.graph)
         if not sums and not unsolved:

@@ -43,6 +43,9 @@ Reader = Callable[[ir.Node, Context], list[Op]]
 
 def read_batch_norm(node: ir.Node, ctx: Context) -> list[Op]:
     """BatchNormalization of every opset, at inference."""
+    if node in ctx.excluded:
+        ctx.kept[ctx.label(node)] = Reason.EXCLUDED
+        return ctx.rigid(node, Reason.NONLINEAR)  # what it is to those around it, whose units it takes as they are
     reason = not_at_inference(node)
     if reason is None and (ctx.rank(node.inputs[0]) or 0) < 2:  # type: ignore[arg-type]
         reason = Reason.BOUNDARY

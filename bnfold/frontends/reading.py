@@ -53,9 +53,10 @@ def read_graph(
     names: set[str],
     norm_affine: bool = False,
     store: Store = in_memory,
+    excluded: frozenset[ir.Node] = frozenset(),
 ) -> Reading:
     """Translate one ONNX graph; bodies of control flow are left to their own turn."""
-    context = Context(graph, labels, names, norm_affine, store)
+    context = Context(graph, labels, names, norm_affine, store, excluded)
     nodes = list(graph)
     norms = [node for node in nodes if node.op_type == "BatchNormalization" and node.domain in ONNX_DOMAINS]
     context.norms = constant_norms(norms, context)

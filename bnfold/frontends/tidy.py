@@ -5,6 +5,7 @@ None of this is folding. It is done so that a raw export has no more operators i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -48,12 +49,17 @@ class Settled(NamedTuple):
     norms: tuple[tuple[ir.Node, ir.Node], ...]
 
 
-def settle(model: ir.Model) -> Settled:
-    """Clean up in place what the fold has brought together: padding before its Conv, and twins."""
+def settle(model: ir.Model, kept: Collection[ir.Node] = ()) -> Settled:
+    """Clean up in place what the fold has brought together: padding before its Conv, and twins.
+
+    Args:
+        model: What was folded.
+        kept: Nodes that stay, whatever they are twins of.
+    """
     pads = [node for node in model.graph if node.op_type == "Pad" and node.domain in ONNX_DOMAINS]
     before = model.graph.num_nodes()
     moved = [_pad_in_convs(node) for node in pads]
-    twins = _merge_twins(model)
+    twins = _merge_twins(model, kept)
     weighted = any(node.op_type in WEIGHTED for node, _ in twins)
     norms = tuple(pair for pair in twins if pair[0].op_type == "BatchNormalization")
     return Settled(any(moved) or bool(twins) or model.graph.num_nodes() < before, weighted, norms)
@@ -116,7 +122,7 @@ PLAIN = {ir.AttributeType.INT, ir.AttributeType.INTS, ir.AttributeType.FLOAT, ir
 PLAIN |= {ir.AttributeType.STRING, ir.AttributeType.STRINGS}
 
 
-def _merge_twins(model: ir.Model) -> list[tuple[ir.Node, ir.Node]]:
+def _merge_twins(model: ir.Model, kept: Collection[ir.Node]) -> list[tuple[ir.Node, ir.Node]]:
     """Operators that compute the same from the same become one, in place.
 
     The library's pass also merges graph outputs, by copies that the next run would have to clean up, and does not say
@@ -132,7 +138,7 @@ def _merge_twins(model: ir.Model) -> list[tuple[ir.Node, ir.Node]]:
             continue
         if node.op_type == "BatchNormalization" and not_at_inference(node) is not None:
             continue
-        if any(v.is_graph_output() for v in node.outputs):
+        if node in kept or any(v.is_graph_output() for v in node.outputs):
             continue
         alike = seen.setdefault((node.op_type, len(node.outputs), *node.inputs), [])
         twin = next((other for other in alike if _settings(other) == _settings(node)), None)

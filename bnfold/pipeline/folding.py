@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bnfold.errors import UsageError
 from bnfold.planning.choices import Choices
+from bnfold.planning.exclusion import patterns_of
 from bnfold.planning.plan import Plan
 from bnfold.quiet import quiet
 
@@ -33,6 +35,7 @@ def fold(
     leftover: str = "keep",
     norm_affine: bool = False,
     duplicate: str = "auto",
+    exclude: str | Sequence[str] = (),
 ) -> Folded:
     """Remove every BatchNorm that can be removed by rewriting weights. The argument is not changed.
 
@@ -49,6 +52,7 @@ def fold(
             InstanceNormalization are folded into what reads them, too.
         duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms:
             `"never"`, `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
+        exclude: BatchNorms that stay as they are: their names, modules they lie in, or patterns (`*`, `?`) of either.
 
     Returns:
         The new model, of the same kind, and the plan; `plan.notes` says where a Module became a graph, and why.
@@ -57,7 +61,7 @@ def fold(
         UsageError: For any other kind, a Module in training mode, or arguments that do not fit.
         UnsupportedError: For a Module that torch cannot export, or whose weights are not there.
     """
-    choices = Choices(leftover, norm_affine, duplicate)
+    choices = Choices(leftover, norm_affine, duplicate, patterns_of(exclude))
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):
         return _fold_torch(model, kind, example_inputs, dynamic_shapes, prefer, choices)

@@ -42,6 +42,7 @@ from bnfold.pipeline.stages import (
 )
 from bnfold.pipeline.work import to_onnx, to_program, to_state
 from bnfold.planning.choices import Choices
+from bnfold.planning.exclusion import patterns_of
 from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.devices import require_device
 from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec
@@ -69,6 +70,7 @@ def convert(
     leftover: str = "keep",
     norm_affine: bool = False,
     duplicate: str = "auto",
+    exclude: str | Sequence[str] = (),
     external_data: str = "auto",
     force: bool = False,
     verify: str = "full",
@@ -113,6 +115,7 @@ def convert(
             InstanceNormalization are folded, too. For ONNX only.
         duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms: `"never"`,
             `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
+        exclude: BatchNorms that stay as they are: their names, modules they lie in, or patterns (`*`, `?`) of either.
         external_data: `"auto"`, `"always"` or `"never"`: whether weights go into a file of their own.
         force: Whether an existing output may be replaced.
         verify: `"full"` proves from their weights that both models are the same function, and runs both; `"quick"` only
@@ -157,7 +160,7 @@ def convert(
     check_level(verify)
     if per_site and verify == "off":
         raise UsageError("--per-site compares inside the models, and --verify off compares nothing", "Leave one out.")
-    choices = Choices(leftover, norm_affine, duplicate)
+    choices = Choices(leftover, norm_affine, duplicate, patterns_of(exclude))
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time, device)
@@ -210,6 +213,7 @@ def inspect(
     isolate: Limits | None = None,
     norm_affine: bool = False,
     duplicate: str = "auto",
+    exclude: str | Sequence[str] = (),
     fail_on: Sequence[str] = (),
     picture: bool = False,
     progress: Progress | None = None,
@@ -224,7 +228,7 @@ def inspect(
     given = read_given(
         inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
     )
-    choices = Choices(norm_affine=norm_affine, duplicate=duplicate)
+    choices = Choices(norm_affine=norm_affine, duplicate=duplicate, exclude=patterns_of(exclude))
     source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
     unfolded, given, report = open_model("inspect", source, given, tell)
     unfolded, report, steps = preprocessed(unfolded, report, given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from bnfold.running.runners import ONNX_RUNTIMES, TORCH_RUNTIMES, count_operator
 from bnfold.running.subjects import OnnxSubject
 from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
 from bnfold.verification.verify import verify as verify_models
+from bnfold.wording import guess, guess_among
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -358,9 +358,7 @@ def with_data_noted(report: Report, data: str) -> Report:
 def check_level(level: str) -> None:
     """Refuses a level of verification that does not exist."""
     if level not in LEVELS:
-        close = difflib.get_close_matches(level, LEVELS, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
-        raise UsageError(f"no level of verification is called {level!r}", f"{guess}There are: {', '.join(LEVELS)}.")
+        raise UsageError(f"no level of verification is called {level!r}", guess_among(level, LEVELS))
 
 
 def output_format(target: Path) -> str:
@@ -371,12 +369,10 @@ def output_format(target: Path) -> str:
     """
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
-        close = difflib.get_close_matches(suffix, FORMATS, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
         said = (
             f"has the suffix {target.suffix}, which is no format" if suffix else "has no suffix, which picks the format"
         )
-        raise UsageError(f"{target} {said}", f"{guess}Use one of: {', '.join(FORMATS)}.")
+        raise UsageError(f"{target} {said}", f"{guess(suffix, list(FORMATS))}Use one of: {', '.join(FORMATS)}.")
     return FORMATS[suffix]
 
 

@@ -119,7 +119,7 @@ def to_program(source: Source, target: Path, given: Given, choices: Choices, tel
     from bnfold.tracing.programs import count_nodes
     from bnfold.writing.torchexport import read_program, staged_program
 
-    folded = fold(exported.program, duplicate=choices.duplicate)
+    folded = fold(exported.program, duplicate=choices.duplicate, exclude=choices.exclude)
     return Work(
         _with_plan(report, folded.plan, count_nodes(folded.model)),
         given,
@@ -151,7 +151,8 @@ def to_state(source: Source, target: Path, given: Given, choices: Choices, tell:
 
     assert exported.example is not None
     args, kwargs = exported.example.call()
-    folded = fold(module, dict(exported.example.arguments) if kwargs else args, duplicate=choices.duplicate)
+    example = dict(exported.example.arguments) if kwargs else args
+    folded = fold(module, example, duplicate=choices.duplicate, exclude=choices.exclude)
     if type(folded.model) is not type(module):
         raise UnsupportedError(
             f"{target} would be a folded state dict, which does not fit into {type(module).__name__}: "

@@ -19,6 +19,7 @@ class Choices:
             InstanceNormalization are folded into what reads them, too.
         duplicate: Whether operators that share a weight may get copies of it where that removes BatchNorms: `"never"`,
             `"auto"` (while the weights grow by at most 5 % or 1 MB) or `"always"`.
+        exclude: BatchNorms that stay as they are: their names, modules they lie in, or patterns of either.
 
     Raises:
         UsageError: There is no such choice.
@@ -27,6 +28,7 @@ class Choices:
     leftover: str = "keep"
     norm_affine: bool = False
     duplicate: str = "auto"
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_leftover(self.leftover)

@@ -10,14 +10,13 @@ let such a BatchNorm multiply; or else, not to let it add.
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 
 from bnfold.errors import UsageError
 from bnfold.planning.conditioning import largest_shift
 from bnfold.units.graph import Graph
 from bnfold.units.system import System
+from bnfold.wording import guess_among
 
 LEFTOVERS = ("keep", "affine", "conv")
 CONV_RANK = 3  # the least number of axes that a Conv takes
@@ -28,9 +27,7 @@ WIDE = 2.0**40  # no weight or constant of a trained float32 model times this le
 def check_leftover(leftover: str) -> None:
     """Refuses a way to write BatchNorms that does not exist."""
     if leftover not in LEFTOVERS:
-        close = difflib.get_close_matches(leftover, LEFTOVERS, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
-        raise UsageError(f"no leftover is called {leftover!r}", f"{guess}There are: {', '.join(LEFTOVERS)}.")
+        raise UsageError(f"no leftover is called {leftover!r}", guess_among(leftover, LEFTOVERS))
 
 
 def said(leftover: str, kept: int, left: int) -> tuple[str, ...]:

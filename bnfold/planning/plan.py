@@ -164,7 +164,7 @@ def make_plan(
     for op in graph.ops:
         if not isinstance(op, Affine):
             continue
-        reason = solution.refused.get(op.name, op.fixed)
+        reason = solution.refused.get(op.name)
         if op.name not in solution.removed and reason is None:
             continue  # varies by position: an offset, not a per-channel affine
         if op.batch_norm:
@@ -184,9 +184,7 @@ def decide(graph: Graph, leftover: str = "keep", find: Find = all_fits) -> Decis
     """The units of a graph: solved, without what would cost precision or range, and without what gains nothing."""
     system = read_laws(graph)
     solver = Solver(system, splittable(system, graph, leftover))
-    excluded: dict[str, Reason] = {
-        op.name: op.fixed for op in graph.ops if isinstance(op, Affine) and op.fixed is not None
-    }
+    excluded: dict[str, Reason] = {}
     solution = _sound(graph, system, solver, excluded, find)
     settled = settle(graph, system, solver, solution, excluded)
     if settled is not solution and find(graph, system, settled).too_large:

@@ -11,7 +11,6 @@ the file grows by is allowed. Operators whose units came out equal go on sharing
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from bnfold.units.affine import Unit
 from bnfold.units.graph import Graph, Linear, Op, Recurrent
 from bnfold.units.solver import Solution
 from bnfold.units.system import System
+from bnfold.wording import guess
 
 DUPLICATE = ("never", "auto", "always")
 GROWTH, GROWTH_BYTES = 0.05, 1_000_000  # what `auto` allows: the larger of this part of the weights, and this
@@ -71,11 +71,9 @@ def budget_bytes(duplicate: str, stored_bytes: int) -> float:
     """
     budgets = (0.0, max(GROWTH * stored_bytes, GROWTH_BYTES), math.inf)
     if duplicate not in DUPLICATE:
-        close = difflib.get_close_matches(duplicate, DUPLICATE, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
         raise UsageError(
             f"weights can be copied {', '.join(DUPLICATE[:-1])} or {DUPLICATE[-1]}, not {duplicate!r}",
-            f"{guess}Pass --duplicate auto, or leave it out.",
+            f"{guess(duplicate, DUPLICATE)}Pass --duplicate auto, or leave it out.",
         )
     return budgets[DUPLICATE.index(duplicate)]
 

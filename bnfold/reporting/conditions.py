@@ -6,7 +6,6 @@ not measured fails as well: a gate that passes because nothing was looked at is 
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 from bnfold.errors import UsageError
 from bnfold.reporting.report import Report
+from bnfold.wording import guess_among
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -108,10 +108,9 @@ def parse_condition(text: str) -> Condition:
         raise UsageError(f"--fail-on {text!r} is not METRIC>NUMBER", EXAMPLE)
     metric, sign, number = match.groups()
     if metric not in METRICS:
-        close = difflib.get_close_matches(metric, METRICS, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
         raise UsageError(
-            f"--fail-on {text!r}: no metric is called {metric!r}", f"{guess}There are: {', '.join(METRICS)}."
+            f"--fail-on {text!r}: no metric is called {metric!r}",
+            guess_among(metric, METRICS),
         )
     try:
         bound = float(number)

@@ -155,8 +155,9 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         ("Remove the hook before folding, and add it to the result if it is still wanted.",),
     ),
     Reason.EXCLUDED: Explanation(
-        "The caller asked for it to stay.",
-        "BN   (excluded)",
-        ("Drop the exclusion.",),
+        "The caller asked for it to stay (`--exclude`), so that it is as it was, number by number, and what stands "
+        "around it keeps its units.",
+        "Conv ── BN (excluded) ── ReLU",
+        ("Drop the exclusion, or name fewer BatchNorms or a smaller module in it.",),
     ),
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.running.cuda import require_cuda
 from bnfold.running.openvinorunner import require_openvino
 from bnfold.running.runners import OPENVINO
+from bnfold.wording import guess_among
 
 DEVICES = ("cpu", "cuda")
 
@@ -20,9 +20,7 @@ def check_device(device: str | None) -> None:
         UsageError: It is none of `DEVICES`.
     """
     if device is not None and device not in DEVICES:
-        close = difflib.get_close_matches(device, DEVICES, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
-        raise UsageError(f"no device is called {device!r}", f"{guess}There are: {', '.join(DEVICES)}.")
+        raise UsageError(f"no device is called {device!r}", guess_among(device, DEVICES))
 
 
 def require_device(device: str, kind: str, runtimes: Sequence[str] = ()) -> None:

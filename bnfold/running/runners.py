@@ -8,7 +8,6 @@ and `torch-compile` (`torchrunner`), ONNX models also in `openvino` (`openvinoru
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tempfile
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnfold.errors import UnsupportedError, UsageError
+from bnfold.wording import guess_among
 
 Inputs = Mapping[str, ArrayLike] | Sequence[ArrayLike] | NDArray[Any]
 Declared = Mapping[str, tuple[str, tuple[int | None, ...] | None]]  # type and dimensions by name, as far as known
@@ -194,9 +194,7 @@ def check_runtime(runtime: str) -> None:
         UsageError: It does not.
     """
     if runtime not in RUNTIMES:
-        close = difflib.get_close_matches(runtime, RUNTIMES, n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
-        raise UsageError(f"no runtime is called {runtime!r}", f"{guess}There are: {', '.join(RUNTIMES)}.")
+        raise UsageError(f"no runtime is called {runtime!r}", guess_among(runtime, RUNTIMES))
 
 
 def wrong_runtime(runtime: str, kind: str, usable: Sequence[str]) -> UsageError:

@@ -95,7 +95,6 @@ class Affine(Op):
         shift: float64, broadcastable against the output.
         batch_norm: Whether it is a BatchNormalization.
         spread: float64[C], standard deviation of the input as the BatchNorm knows it; None where it does not.
-        fixed: Why it must stay, if it must.
         kind: The native operator, for reports.
         within: Whether it is part of an operator that stays without it: the scale and bias of a LayerNormalization.
     """
@@ -106,7 +105,6 @@ class Affine(Op):
     shift: Array
     batch_norm: bool = False
     spread: Array | None = None
-    fixed: Reason | None = None
     kind: str = "BatchNormalization"
     within: bool = False
 

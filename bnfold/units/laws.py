@@ -226,13 +226,12 @@ class Laws:
         self.system.views[op.name] = (flat, made)
         self.system.axes[op.name] = axes
         self.system.made.append(made)
-        if op.fixed is None:
-            only = op.y in self.relu_only
-            constant = (s == 0) & (t > 0)
-            if only and constant.any():
-                self.constant[op.y] = made[constant]
-                self.system.passing.append((made[constant], t[constant]))
-            self.system.candidates.append(Candidate(op, flat, made, s, t, gain, only, spread_of))
+        only = op.y in self.relu_only
+        constant = (s == 0) & (t > 0)
+        if only and constant.any():
+            self.constant[op.y] = made[constant]
+            self.system.passing.append((made[constant], t[constant]))
+        self.system.candidates.append(Candidate(op, flat, made, s, t, gain, only, spread_of))
         self.tensors[op.y] = tidy(out, axes)
 
     def _meet(self, x: Tensor, parameters: Tensor, shape: Shape) -> tuple[Cells, tuple[Axis, ...], Cells]:

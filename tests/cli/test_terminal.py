@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 import time
 from typing import Any
 
 import pytest
 
-from bnfold.cli import terminal as terminal_module
+from bnfold.cli import progress as progress_module
+from bnfold.cli.progress import drawn
 from bnfold.cli.terminal import Terminal, as_bug, make_console, print_error, usage_error, write
 from bnfold.errors import BnfoldError, OutputError, UnsupportedError, UsageError
 
@@ -188,7 +190,7 @@ def test_characters_the_stream_does_not_know_are_replaced() -> None:
 
 def test_progress_is_drawn_on_a_terminal_after_a_moment_and_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr(terminal_module, "PROGRESS_DELAY_S", 0.05)
+    monkeypatch.setattr(progress_module, "PROGRESS_DELAY_S", 0.05)
     stream = Tty()
     monkeypatch.setattr(sys, "stderr", stream)
     with Terminal().reporting() as progress:
@@ -217,12 +219,33 @@ def test_progress_that_is_over_at_once_is_not_drawn(monkeypatch: pytest.MonkeyPa
     ids=["no-terminal", "no-progress", "quiet"],
 )
 def test_progress_is_not_drawn(terminal: Terminal, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal_module, "PROGRESS_DELAY_S", 0.01)
+    monkeypatch.setattr(progress_module, "PROGRESS_DELAY_S", 0.01)
     monkeypatch.setattr(sys, "stderr", stream)
     with terminal.reporting() as progress:
         progress("loading", None)
         time.sleep(0.1)
     assert stream.getvalue() == ""
+
+
+def test_a_step_that_can_tell_says_how_long_it_will_still_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(progress_module, "PROGRESS_DELAY_S", 0.0)
+    stream = Tty()
+    with drawn(make_console(stream, color=False)) as tell:
+        tell("loading", None)
+        time.sleep(0.3)
+        before = stream.getvalue()
+        for part in range(5):
+            tell("verifying", part / 1000)
+            time.sleep(0.15)
+        measured = stream.getvalue()
+        tell("writing", None)
+        time.sleep(0.3)
+    after = stream.getvalue()[len(measured) :]
+    assert "loading" in before
+    assert "left" not in before
+    assert re.search(r"verifying .* \d\d:\d\d left", measured)
+    assert "left" not in after.partition("writing")[2]
 
 
 def test_a_console_reads_no_markup() -> None:

@@ -100,13 +100,6 @@ def test_a_constant_that_varies_by_position_is_no_site() -> None:
     assert planned(net.output(net.tanh(y))).plan == Plan(())
 
 
-def test_a_fixed_batch_norm_is_reported_with_its_reason() -> None:
-    net = Net()
-    y = net.bn(net.conv(net.input(2, 3, 4, 4), 4), name="norm", fixed=Reason.EXCLUDED)
-    plan = planned(net.output(net.tanh(y))).plan
-    assert plan.sites == (Site("norm", "BatchNormalization", "kept", (), Reason.EXCLUDED),)
-
-
 def test_batch_norms_outside_the_graph_are_listed_in_the_models_order() -> None:
     """One in training mode is no affine, so the front end names it, with its reason."""
     net = Net()

@@ -7,7 +7,7 @@ parameters alone is a constant as well; it is evaluated in float64 and rounded o
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from bnfold.frontends.aten.nodes import (
+    BATCH_NORMS,
     NAMED_AFTER_MODULES,
     fake,
     module_stack,
@@ -25,6 +26,7 @@ from bnfold.frontends.aten.nodes import (
     to_numpy,
 )
 from bnfold.frontends.aten.stored import identities
+from bnfold.planning.exclusion import excluded
 from bnfold.reasons import Reason
 from bnfold.units.affine import Array, round_once
 from bnfold.units.graph import Op, Rigid, Shape, Value
@@ -46,6 +48,7 @@ class Context:
         held: Nodes that must stay as they are, because whoever carries out the plan cannot change them.
         any_size: Whether the plan must hold for images of other sizes than those of the program.
         norm_affine: Whether the scale and bias of normalisations are affines of their own.
+        excluded: Labels of the BatchNorms that the caller wants to keep.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Context:
         *,
         any_size: bool = False,
         norm_affine: bool = False,
+        exclude: Sequence[str] = (),
     ) -> None:
         self.graph = graph
         self.tensors = tensors
@@ -66,6 +70,7 @@ class Context:
         self.shapes: dict[Value, Shape] = {}
         self.labels = {} if labels is None else labels
         label_nodes(graph, self.labels)
+        self.excluded = excluded(exclude, _norms(graph, self.labels)) if exclude else frozenset()
         self.kept: dict[str, Reason] = {}
         self._identity = identities(tensors)
         self._placeholders: dict[object, list[fx.Node]] = {}
@@ -208,3 +213,9 @@ def _is_float(value: object) -> bool:
 def wide(array: NDArray[Any] | None, size: int, default: float) -> Array:
     """A parameter as float64[size]; what is absent is the same everywhere."""
     return np.full(size, default) if array is None else np.asarray(array).astype(np.float64).reshape(-1)
+
+
+def _norms(graph: fx.Graph, labels: Mapping[fx.Node, str]) -> dict[str, str]:
+    """The module of every BatchNorm, by its label."""
+    norms = [node for node in graph.nodes if opname(node) in BATCH_NORMS]
+    return {labels[node]: (module_stack(node) or ("",))[-1] for node in norms}

@@ -112,6 +112,7 @@ def read_program(editor: Editor, view: View = AS_IT_IS, choices: Choices = AS_US
         editor.labels,
         any_size=view.any_size,
         norm_affine=choices.norm_affine,
+        exclude=choices.exclude,
     )
     if any(tensor.device.type == "meta" for tensor in editor.state.values() if isinstance(tensor, torch.Tensor)):
         raise UnsupportedError(

@@ -57,8 +57,11 @@ Reader = Callable[[fx.Node, Context], list[Op]]
 
 def read_batch_norm(node: fx.Node, ctx: Context) -> list[Op]:
     """BatchNorm in all its spellings, at inference."""
-    norm = batch_norm(node, ctx)
     label = ctx.label(node)
+    if label in ctx.excluded:
+        ctx.kept[label] = Reason.EXCLUDED
+        return ctx.rigid(node, Reason.NONLINEAR)  # what it is to those around it, whose units it takes as they are
+    norm = batch_norm(node, ctx)
     if isinstance(norm, Reason):
         ctx.kept[label] = norm
         return ctx.rigid(node, norm)

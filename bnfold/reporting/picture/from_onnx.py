@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -12,6 +11,7 @@ from onnx_ir.passes.common import InlinePass
 
 from bnfold.frontends.context import ONNX_DOMAINS, array_of, attr, bodies
 from bnfold.frontends.onnx import label_nodes
+from bnfold.frontends.paths import module_path
 from bnfold.reporting.picture.views import Operator, Path, View, Weight, in_modules, shape_text
 
 
@@ -61,10 +61,10 @@ class _Viewer:
             for body in inner:
                 for value in body.inputs:
                     self._made.update({value: reads[0]} if reads else {})
-                self._walk(body, (*inside, *_path(node, label), label))
+                self._walk(body, (*inside, *module_path(node, label), label))
                 reads += [self._made[value] for value in body.outputs if value in self._made]
             first = next((value for value in node.outputs if value.name), None)
-            path = (*inside, *_path(node, label))
+            path = (*inside, *module_path(node, label))
             reads = list(dict.fromkeys(reads))
             shape = "" if first is None else _shape(first)
             name = "" if first is None else first.name or ""
@@ -123,32 +123,3 @@ def _shape(value: ir.Value) -> str:
     return shape_text(
         None if value.shape is None else [size if isinstance(size, int) else size.value for size in value.shape]
     )
-
-
-def _path(node: ir.Node, label: str) -> Path:
-    """The module that made a node: as torch noted it, as its name spells it, or as that of its weight does."""
-    noted = _noted(node)
-    if noted is not None:
-        return noted
-    if "/" in label:
-        return tuple(part for part in label.split("/")[:-1] if part)
-    for name in (label, *_weight_names(node)):
-        parts = name.partition("#")[0].split(".")
-        if len(parts) > 1 and all(parts):
-            return tuple(parts[:-1] if name is not label else parts)
-    return ()
-
-
-def _noted(node: ir.Node) -> Path | None:
-    try:
-        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
-        path = str(scopes[-2])
-    except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError):
-        return None
-    return None if path.startswith("_empty_nn_module_stack") else tuple(part for part in path.split(".") if part)
-
-
-def _weight_names(node: ir.Node) -> Iterator[str]:
-    for value in node.inputs:
-        if _stored(value) and value is not None and value.name:
-            yield value.name
