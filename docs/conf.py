@@ -36,7 +36,7 @@ GENERATED = Path(__file__).parent / "_generated"
 
 def command_line() -> str:
     """The help of every command, as Typer writes it; examples become blocks of code."""
-    command = [sys.executable, "-m", "typer", "bnfold.cli", "utils", "docs", "--name", "bnfold"]
+    command = [sys.executable, "-m", "typer", "bnfold.cli.app", "utils", "docs", "--name", "bnfold"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     text = re.sub(r"^# `bnfold`\n", "", text)
     return re.sub(

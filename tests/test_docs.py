@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def test_every_file_the_documents_link_to_exists() -> None:
     for document in [ROOT / "README.md", ROOT / "models" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "docs/figures").glob("*.dot")), ids=lambda path: path.stem)
+def test_a_figure_says_what_its_source_says_and_stands_in_the_theory(source: Path) -> None:
+    text, drawn = source.read_text(encoding="utf-8"), source.with_suffix(".svg").read_text(encoding="utf-8")
+    labels = [line for label in re.findall(r'label="([^"]*)"', text) for line in label.split("\\n")]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", text)
+    shown = [" ".join(html.unescape(each).split()) for each in re.findall(r"<text[^>]*>([^<]*)</text>", drawn)]
+    assert sorted(shown) == sorted(" ".join(each.split()) for each in (*labels, *cells))
+    assert sorted(re.findall(r"class=(\w+)", text)) == sorted(re.findall(r'class="node (\w+)"', drawn))
+    assert f"](figures/{source.stem}.svg)" in (ROOT / "docs/folding.md").read_text(encoding="utf-8")
 
 
 def test_the_changelog_is_in_the_format_it_names() -> None:
