@@ -805,7 +805,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "new weights of a large model stay in memory",
         "bnfold/pipeline/work.py",
-        "partial(fold_model, store=Spill(target)) if weight_bytes(unfolded) >= LARGE_BYTES else fold_model",
+        "partial(fold_model, store=store_for(weight_bytes(unfolded), target))",
         "fold_model",
         ("tests/large/test_large.py",),
     ),

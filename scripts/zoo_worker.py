@@ -177,9 +177,9 @@ def _outcome(raw: bytes, made: Mapping[str, bytes | str]) -> dict[str, Any]:
     if isinstance(folded, bytes):
         import onnx_ir
 
-        from bnfold.frontends.onnx import plan_model
+        from bnfold.frontends.onnx import fold_model
 
-        kept = [site for site in plan_model(onnx_ir.from_proto(before)).sites if site.reason is not None]
+        kept = [site for site in fold_model(onnx_ir.from_proto(before))[1].sites if site.reason is not None]
         outcome["kept"] = dict(Counter(site.reason.code for site in kept if site.reason is not None).most_common())
         outcome["kept_sites"] = {site.name: site.reason.code for site in kept if site.reason is not None}
     return outcome

@@ -61,7 +61,6 @@ LONGER_BECAUSE = {
     "loading/load.py": "the one file that opens files; each kind is next to the others",
     "loading/onnxfile.py": "one format, from bytes to a model; every check of it is next to the others",
     "pipeline/line.py": "one function per command, most lines say what its arguments mean",
-    "pipeline/stages.py": "one short function per step of the line",
     "recipes/recipe.py": "the vocabulary, and the one reader that holds files to it",
     "reporting/page/sections.py": "one short function per section of the page",
     "reporting/render.py": "one short function per section of the report",

@@ -62,11 +62,6 @@ def fold_model(
         return prepared.model, carry_out(_with_excluded(prepared, choices), choices)
 
 
-def plan_model(model: ir.Model, choices: Choices = AS_USUAL, *, store: Store = in_memory) -> Plan:
-    """What `fold_model` would do, to a copy."""
-    return fold_model(model, choices, store=store)[1]
-
-
 @contextmanager
 def without_pauses() -> Iterator[None]:
     """Keep the cyclic garbage collector from walking the whole model again and again while objects are made."""

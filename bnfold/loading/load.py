@@ -18,7 +18,6 @@ A file is opened once: what was checked, hashed and read are the same bytes, or 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import stat
@@ -29,6 +28,7 @@ from typing import IO, TYPE_CHECKING
 
 from bnfold.errors import LimitError, UnreadableError, UsageError
 from bnfold.loading.archive import check_archive, members
+from bnfold.loading.digests import sha256_of
 from bnfold.loading.pickles import Opened, read_checkpoint, read_legacy, read_pickle, read_pt2, read_torchscript
 from bnfold.loading.weights import STATE, fill, folded_in, unwrap
 from bnfold.specs import MAX_BYTES, parse_bytes
@@ -140,7 +140,8 @@ def _read(name: str, trust: bool, limit: int) -> tuple[str, str, object, tuple[s
             from bnfold.loading.onnxfile import check_size
 
             check_size(before.st_size, name)
-        digest = _sha256(file)
+        file.seek(0)
+        digest = sha256_of(file)
         listed = members(file, name) if kind in ("checkpoint", "pt2") else []
         if listed:
             check_archive(file, listed, name)
@@ -185,15 +186,6 @@ def _nearest(name: str) -> str:
     except (OSError, ValueError):
         return ""
     return f"Did you mean {printable(' or '.join(os.path.join(folder, each) for each in found))}?" if found else ""
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while block := file.read(1 << 20):
-        digest.update(block)
-    file.seek(0)
-    return digest.hexdigest()
 
 
 def _sniff(file: IO[bytes], name: str) -> str:

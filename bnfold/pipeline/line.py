@@ -11,30 +11,29 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bnfold.benchmark.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.errors import UsageError
-from bnfold.pipeline.isolation import Limits, isolated
-from bnfold.pipeline.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
-from bnfold.pipeline.preprocess import fate
-from bnfold.pipeline.stages import (
+from bnfold.pipeline.asked import (
     Data,
     Progress,
-    Source,
     StrPath,
     TimingOptions,
     check_asked,
     check_level,
-    judged,
-    open_files,
-    open_model,
     output_format,
+    read_given,
+)
+from bnfold.pipeline.isolation import Limits, isolated
+from bnfold.pipeline.measuring import DataSource, check_renewal, drifted, measured, open_data, open_measurement
+from bnfold.pipeline.preprocess import fate
+from bnfold.pipeline.source import Source, open_files, open_model
+from bnfold.pipeline.stages import (
+    judged,
     pictured,
     preprocessed,
-    read_given,
     timed,
     verified,
     with_copies_noted,
@@ -47,7 +46,7 @@ from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.devices import require_device
 from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec
 from bnfold.verification.compare import check_tolerance
-from bnfold.writing.spill import LARGE_BYTES, Spill
+from bnfold.writing.spill import store_for
 
 
 def convert(
@@ -233,16 +232,14 @@ def inspect(
     unfolded, given, report = open_model("inspect", source, given, tell)
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
-    from bnfold.frontends.onnx import fold_model, plan_model
+    from bnfold.frontends.onnx import fold_model
     from bnfold.loading.onnxfile import weight_bytes
 
-    if weight_bytes(unfolded) >= LARGE_BYTES:
-        store = Spill(os.path.join(tempfile.gettempdir(), "a plan"))
-        fold_model, plan_model = partial(fold_model, store=store), partial(plan_model, store=store)
-    folded, plan = fold_model(unfolded, choices) if picture else (None, plan_model(unfolded, choices))
+    store = store_for(weight_bytes(unfolded), os.path.join(tempfile.gettempdir(), "a plan"))
+    folded, plan = fold_model(unfolded, choices, store=store)
     report = with_copies_noted(report, plan)
     report = replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan)))
-    return judged(report if folded is None else pictured(report, unfolded, folded, tell), given)
+    return judged(pictured(report, unfolded, folded, tell) if picture else report, given)
 
 
 def verify(
@@ -272,17 +269,8 @@ def verify(
     tell = progress or _silent
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
     asked = open_measurement(data, metric, given)
-    (first, second), given, report = open_files(
-        "verify",
-        before,
-        after,
-        given,
-        tell,
-        arch=arch,
-        arch_args=arch_args,
-        trust_pickle=trust_pickle,
-        max_bytes=max_bytes,
-    )
+    source = Source(before, arch, arch_args, trust_pickle, None, max_bytes)
+    (first, second), given, report = open_files("verify", source, after, given, tell)
     report = verified(report, first, second, given, rtol, atol, tell, per_site=per_site)
     if asked and report.verification is not None and report.verification.inputs:  # both take the same inputs
         report = measured(report, first, second, given, asked, tell)
@@ -350,17 +338,8 @@ def bench(
     given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
     options = TimingOptions(runtimes, threads, min_time, device)
     check_options(runtimes, threads, min_time, device)
-    (first, *second), given, report = open_files(
-        "bench",
-        before,
-        after,
-        given,
-        tell,
-        arch=arch,
-        arch_args=arch_args,
-        trust_pickle=trust_pickle,
-        max_bytes=max_bytes,
-    )
+    source = Source(before, arch, arch_args, trust_pickle, None, max_bytes)
+    (first, *second), given, report = open_files("bench", source, after, given, tell)
     other = second[0] if second else None
     report = timed(report, first, other, given, options, tell)
     return judged(pictured(report, first, other, tell) if picture else report, given)

@@ -13,7 +13,7 @@ from bnfold.data.datasets import open_dataset
 from bnfold.errors import UsageError
 from bnfold.evaluation.accuracy import LABELS_MISSING, accuracy
 from bnfold.evaluation.metrics import Metric, read_metric
-from bnfold.pipeline.stages import Given, Progress
+from bnfold.pipeline.asked import Given, Progress
 from bnfold.reporting.report import Report
 from bnfold.statistics.drift import drift
 from bnfold.statistics.recalibrate import recalibrate

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 from bnfold.data.batches import Dataset
 from bnfold.errors import UnsupportedError
 from bnfold.loading.onnxfile import stored_bytes
+from bnfold.pipeline.asked import Given, Progress, by_name
 from bnfold.pipeline.measuring import recalibrated
 from bnfold.pipeline.preprocess import Step, fate
-from bnfold.pipeline.stages import Given, Progress, Source, by_name, open_model, preprocessed, with_copies_noted
+from bnfold.pipeline.source import Source, open_model
+from bnfold.pipeline.stages import preprocessed, with_copies_noted
 from bnfold.planning.choices import Choices
 from bnfold.planning.leftover import said
 from bnfold.planning.plan import Plan
 from bnfold.reporting.report import FileInfo, Report, version
 from bnfold.running.runners import as_ir, count_operators
-from bnfold.writing.spill import LARGE_BYTES, Spill
+from bnfold.writing.spill import store_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +87,7 @@ def to_onnx(
     from bnfold.loading.onnxfile import data_files, weight_bytes
     from bnfold.writing.export import staged
 
-    fold = partial(fold_model, store=Spill(target)) if weight_bytes(unfolded) >= LARGE_BYTES else fold_model
+    fold = partial(fold_model, store=store_for(weight_bytes(unfolded), target))
     original = folded_only = None
     if renewal is not None:
         original, folded_only = unfolded, fold(unfolded, choices)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from bnfold.benchmark.latency import Timing
 from bnfold.evaluation.accuracy import Accuracy
 from bnfold.fragment import html_table
+from bnfold.loading.digests import sha256_of
 from bnfold.planning.plan import Plan
 from bnfold.reporting.picture.picture import Picture
 from bnfold.statistics.drift import Drift
@@ -43,11 +43,8 @@ class FileInfo:
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> FileInfo:
         """An ONNX file as it lies on the disk."""
-        digest = hashlib.sha256()
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return cls(os.fspath(path), digest.hexdigest())
+            return cls(os.fspath(path), sha256_of(file))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.frontends.edit import Store, in_memory
 from bnfold.writing.staging import BLOCK_BYTES, reported
 
 LARGE_BYTES = 1_800_000_000  # of weights; models above have theirs in a file of their own, and stay mapped
 SMALL_BYTES = 1 << 16  # such arrays stay in memory
 SEGMENT_BYTES = 1 << 30
+
+
+def store_for(weight_bytes: int, target: str | os.PathLike[str]) -> Store:
+    """Where the new weights of a model go: into memory, or onto the disk of the output where the model is large."""
+    return Spill(target) if weight_bytes >= LARGE_BYTES else in_memory
 
 
 class Spill:

@@ -19,6 +19,7 @@ from typing import Any
 
 from bnfold.errors import OutputError
 from bnfold.interrupts import shielded
+from bnfold.loading.digests import sha256_of
 
 try:
     import fcntl
@@ -119,14 +120,11 @@ def locked(folder: str) -> Iterator[None]:
 
 
 def _digest_on_disk(path: str) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
         if hasattr(os, "posix_fadvise"):  # from the disk, and not from what memory remembers of it
             with suppress(OSError):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of(file)
 
 
 def _prefix() -> str:

@@ -23,8 +23,8 @@ from bnfold.benchmark.bench import DEFAULT_MIN_TIME_S
 from bnfold.cli import options
 from bnfold.cli.app import app, main
 from bnfold.evaluation import metrics
+from bnfold.pipeline import asked
 from bnfold.pipeline import line as pipeline
-from bnfold.pipeline import stages
 from bnfold.planning import leftover
 from bnfold.reasons import Reason
 from bnfold.running import runners
@@ -621,7 +621,7 @@ def test_parameters_are_called_what_the_pipeline_calls_them() -> None:
 
 
 def test_the_words_of_the_help_are_those_of_the_pipeline() -> None:
-    assert options.LEVELS == stages.LEVELS
+    assert options.LEVELS == asked.LEVELS
     assert options.LEFTOVERS == leftover.LEFTOVERS
     assert options.EXTERNAL_DATA == export.EXTERNAL_DATA
     assert options.RUNTIMES == runners.RUNTIMES

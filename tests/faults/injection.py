@@ -22,7 +22,7 @@ CALLS = ("mkdir", "open", "fsync", "replace", "rename", "chmod", "listdir")
 OURS = ("bnfold.", "tempfile")
 CLEANING = {"temporary_folder", "shielded", "locked", "_remove_stale", "_stop"}
 TRACED = tuple(
-    f"{os.sep}bnfold{os.sep}{name}.py" for name in ("export", "files", "onnxwrite", "staging", "torchexport")
+    f"{os.sep}writing{os.sep}{name}.py" for name in ("export", "files", "onnxwrite", "staging", "torchexport")
 )
 
 

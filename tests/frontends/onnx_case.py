@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from bnfold.frontends.onnx import fold_model, plan_model
+from bnfold.frontends.onnx import fold_model
 from bnfold.planning.choices import Choices
 from bnfold.planning.plan import Plan
 
@@ -169,7 +169,7 @@ def fold(proto: onnx.ModelProto, *, check: bool = True, duplicate: str = "auto")
     """Fold a model, and check what holds for every fold: the argument stays, a second fold finds nothing."""
     original = ir.from_proto(proto)
     written = ir.to_proto(original).SerializeToString(deterministic=True)
-    planned = plan_model(original, Choices(duplicate=duplicate))
+    planned = fold_model(original, Choices(duplicate=duplicate))[1]
     model, plan = fold_model(original, Choices(duplicate=duplicate))
     assert ir.to_proto(original).SerializeToString(deterministic=True) == written, "the argument was changed"
     assert planned == plan, "the plan alone and the fold's plan differ"

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from bnfold.frontends.onnx import plan_model
+from bnfold.frontends.onnx import fold_model
 from bnfold.planning.choices import Choices
 from tests.frontends.onnx_case import Case, Folded, check, codes, fold, same_function
 
@@ -236,7 +236,7 @@ def planned(small: int, large: int, rest: int, duplicate: str) -> tuple[tuple[st
         w = c.draw(4, size // 16, 1)
         outs += [c.bn(c.op("Conv", c.input("N", size // 16, 2, name=f"x{size}_{i}"), w), 4) for i in range(2)]
     outs.append(c.op("MatMul", c.input("N", rest // 16, name="rest"), c.const(np.zeros((rest // 16, 4)))))
-    plan = plan_model(ir.from_proto(c.model(*outs)), Choices(duplicate=duplicate))
+    plan = fold_model(ir.from_proto(c.model(*outs)), Choices(duplicate=duplicate))[1]
     return codes(plan), plan.growth
 
 

@@ -17,13 +17,11 @@ ROOM_BYTES = 200_000_000  # the interpreter and the libraries, which do not shri
 PROGRAM = """
 import sys
 from bnfold import __main__
-from bnfold.pipeline import line as pipeline
 from bnfold.running import runners
 from bnfold.writing import spill
-from bnfold.pipeline import work
 from bnfold.float64 import evaluator
 threshold = int(sys.argv.pop(1))
-for module in (pipeline, work, evaluator):
+for module in (spill, evaluator):
     module.LARGE_BYTES = threshold
 sys.exit(__main__.main())
 """

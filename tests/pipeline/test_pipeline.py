@@ -35,8 +35,8 @@ def wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the folder forget half a percent of one weight."""
     right = frontend.fold_model
 
-    def wrong(model: onnx_ir.Model, *choices: Any) -> Any:
-        folded, plan = right(model, *choices)
+    def wrong(model: onnx_ir.Model, *choices: Any, **how: Any) -> Any:
+        folded, plan = right(model, *choices, **how)
         weight = folded.graph.initializers["weight"]
         array = weight.const_value.numpy().copy()
         array[0, 0, 1, 1] *= 1.005

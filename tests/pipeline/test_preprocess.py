@@ -287,8 +287,8 @@ def test_the_check_sees_a_preprocessing_that_is_off(tmp_path: Path, monkeypatch:
 
     right = frontend.fold_model
 
-    def wrong(net: ir.Model, *choices: Any) -> Any:
-        folded, plan = right(net, *choices)
+    def wrong(net: ir.Model, *choices: Any, **how: Any) -> Any:
+        folded, plan = right(net, *choices, **how)
         value = folded.graph.initializers["x_normalised_add_constant"]
         value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(1.001), name=value.name)
         return folded, plan

@@ -14,7 +14,7 @@ from property.to_onnx import to_onnx
 from test_property import campaign, check_exact
 
 from bnfold.errors import UsageError
-from bnfold.frontends.onnx import fold_model, plan_model
+from bnfold.frontends.onnx import fold_model
 from bnfold.planning.choices import Choices
 from bnfold.planning.leftover import check_leftover, said
 
@@ -38,7 +38,7 @@ def check_spec(leftover: str, spec: Spec) -> None:
     check_exact(spec, before, after)
     if is_tame(before):
         check_settled(after, leftover)
-    assert [site.status for site in plan.sites] == [site.status for site in plan_model(ir.from_proto(before)).sites]
+    assert [site.status for site in plan.sites] == [site.status for site in fold_model(ir.from_proto(before))[1].sites]
     refused = sum(site.reason is not None and site.reason.code in NOT_AN_AFFINE for site in plan.sites)
     assert ops(after).count("BatchNormalization") <= refused
 
