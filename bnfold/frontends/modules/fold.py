@@ -26,12 +26,14 @@ from bnfold.frontends.aten.functional import functional
 from bnfold.frontends.aten.merge import merges_of
 from bnfold.frontends.aten.planned import plan_program
 from bnfold.frontends.aten.program import Reading, View
+from bnfold.frontends.heap import give_back
 from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
 from bnfold.frontends.modules.merge import Carried, Carrier, carry_out
-from bnfold.frontends.modules.prepare import bake, copied, observed, part_from, refuse, unwrapped
+from bnfold.frontends.modules.prepare import bake, copied, observed, part, refuse, shared_with, unwrapped
 from bnfold.frontends.modules.regions import become, calls_of_modules
 from bnfold.frontends.modules.trial import Call, do_the_same
+from bnfold.frontends.modules.untouched import Untouched
 from bnfold.plan import Plan
 from bnfold.wording import printable
 
@@ -138,7 +140,9 @@ class _Attempt:
             better = self._graph("the result is a graph, because merging branches removes more BatchNorms")
             if better[1].kept < kept:
                 return better
-        plan = planned.folding.plan
+        assert self.rounds.ledger is not None
+        self.rounds.ledger.folded(planned.folding.plan)
+        plan = self.rounds.plan()
         del reading, free, planned  # megabytes of units, not wanted beside two networks
         if not self._is_the_same(changes):
             if self.merged:
@@ -147,9 +151,7 @@ class _Attempt:
         if unmerged:
             stay = "1 sum of branches stays" if unmerged == 1 else f"{unmerged} sums of branches stay"
             self.notes += (f"{stay} as forward writes it; prefer='graph' merges them",)
-        assert self.rounds.ledger is not None
-        self.rounds.ledger.folded(plan)
-        return self.ours, self.rounds.plan(), self.notes
+        return self.ours, plan, self.notes
 
     def _again(self, baked: frozenset[str], *, merging: bool) -> Folded:
         """Another attempt, with a copy of its own."""
@@ -168,16 +170,40 @@ class _Attempt:
         return *_as_graph(rounds), (why,)
 
     def _is_the_same(self, changes: Changes) -> bool:
-        """Change the copy, and call it; a network that changes with each call is not called."""
+        """Change the copy, and call it; a network that changes with each call is not called.
+
+        What the copy shares with the original is cloned last, when all else that was needed is free again.
+        """
         store(self.ours, changes)
         for path, rest in changes.becomes.items():
             become(self.ours.get_submodule(path), rest)
-        part_from(self.ours, self.module)
-        if not (changes.becomes or self.merged) or not self.can_be_tried:
-            return True
         calls = calls_of_modules(self.rounds.editor.graph.nodes)
         counts = {path: len(calls[path]) for path in changes.becomes if path in calls}
-        return do_the_same(self.module, self.ours, self.call, counts)
+        del calls
+        self._let_go()
+        part(shared_with(self.ours.buffers(), self.module))
+        shared = shared_with(self.ours.parameters(), self.module)
+        tried = self.can_be_tried and bool(changes.becomes or self.merged)
+        same = tried and bool(shared) and self._agrees_unwritten(shared, counts)
+        give_back()
+        part(shared)
+        return same or not tried or do_the_same(self.module, self.ours, self.call, counts)
+
+    def _let_go(self) -> None:
+        """Free the program now: its nodes know each other, so that only the garbage collector would, some time."""
+        for graph in (self.exported.graph, self.rounds.editor.graph):
+            for node in graph.nodes:
+                node.meta.clear()
+        del self.exported, self.rounds
+
+    def _agrees_unwritten(self, shared: list[torch.Tensor], counts: Mapping[str, int]) -> bool:
+        """Whether both networks do the same, and neither would write to the parameters that they share meanwhile."""
+        with Untouched(shared) as memory:
+            try:
+                same = do_the_same(self.module, self.ours, self.call, counts)
+            except Exception:  # told, if it is not the refusal, by the call with parameters of its own
+                return False
+        return same and not memory.refused
 
 
 def _opened(module: nn.Module, call: Call, choices: Choices) -> tuple[Rounds, ExportedProgram]:
