@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Untouched(TorchDispatchMode):
+class Untouched(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context in which nothing is written to some memory.
 
     Args:
@@ -26,7 +26,7 @@ class Untouched(TorchDispatchMode):
     """
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.refused = False
         self._memory = {place for tensor in tensors if (place := memory_of(tensor)) is not None}
 
