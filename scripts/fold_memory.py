@@ -29,8 +29,8 @@ WORDS = (
     "with {folds} folds each. The peak of the resident size (`VmHWM`) during the whole call of `bnfold.fold`, "
     "`torch.export` and the trial included, beyond what the process held before it (garbage and free memory given "
     "back), in parts of the weights' {megabytes:.1f} MB. The new tensors alone are {new:.3f}: BatchNorms have gone. "
-    "The first fold in a process also loads and compiles what torch needs to export and run a network, once, "
-    "and torch still fills caches during the second; what that takes does not depend on the size of the weights."
+    "The first fold in a process also loads and compiles what torch needs to export and run a network, once "
+    "({once:.0f} MB, hardly more for larger networks), and torch still fills caches during the second."
 )
 
 
@@ -66,6 +66,7 @@ def _bytes(module: Any) -> int:
 def section(data: Mapping[str, Any]) -> str:
     """The section of the page."""
     runs, weights = data["runs"], data["runs"][0]["weights"]
+    parts = _in_parts(runs)
     words = WORDS.format(
         machine=data["machine"],
         network=f"`{data['network']}`",
@@ -74,8 +75,9 @@ def section(data: Mapping[str, Any]) -> str:
         folds=FOLDS,
         megabytes=weights / 1e6,
         new=runs[0]["new"] / weights,
+        once=(median(parts["first fold in a process"]) - median(parts["later ones"])) * weights / 1e6,
     )
-    rows = [f"| {name} | {min(of):.3f} | {median(of):.3f} | {max(of):.3f} |" for name, of in _in_parts(runs).items()]
+    rows = [f"| {name} | {min(of):.3f} | {median(of):.3f} | {max(of):.3f} |" for name, of in parts.items()]
     head = ["| peak beyond the original | smallest | median | largest |", "|---|--:|--:|--:|"]
     return "\n".join(["## Memory of a fold", "", *paragraph(words), *head, *rows, ""])
 
