@@ -96,6 +96,23 @@ def test_the_trial_of_the_copy_writes_nothing_to_the_network_that_came_in(write:
         assert torch.equal(tensor, before[name]), name
 
 
+def test_what_is_compiled_inside_a_network_is_still_compiled_after_the_trial() -> None:
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
+        compiled.append(graph)
+        return graph
+
+    torch.manual_seed(0)
+    double = torch.compile(lambda x: 2 * x, backend=backend)
+    net = Writes(lambda net: double(net.head.weight.detach())).eval()
+    image = torch.randn(2, 3, 8, 8)
+    bnfold.fold(net, image)
+    assert not compiled
+    net(image)
+    assert len(compiled) == 1
+
+
 def test_the_trial_needs_no_memory_for_what_the_copy_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that stay as they are get memory of their own last, after the trial; statistics before it."""
     torch.manual_seed(0)

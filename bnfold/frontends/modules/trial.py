@@ -74,7 +74,8 @@ def do_the_same_unwritten(
         counts: As for `do_the_same`.
         shared: Tensors whose memory both networks have; it stays as it is.
     """
-    with Untouched(shared) as memory:
+    eager = torch.compiler.set_stance("force_eager")  # what is compiled would be given up for good inside the guard
+    with eager, Untouched(shared) as memory:
         try:
             same = do_the_same(before, after, call, counts)
         except Exception:  # told, if it is not the refusal, by the call with memory of its own
