@@ -112,6 +112,13 @@ MUTANTS: tuple[Mutant, ...] = (
         PROPERTY,
     ),
     Mutant(
+        "a weight is float64 as a whole",
+        "bnfold/units/affine.py",
+        "PIECE = 2**15",
+        "PIECE = 2**25",
+        AFFINE,
+    ),
+    Mutant(
         "weights computed in float32",
         "bnfold/units/affine.py",
         "[_rows(each, piece) for each in factors]), out=wide)",
@@ -373,6 +380,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "tensor.data = tensor.detach().clone()",
         "pass",
         ("tests/test_fold_modules.py::test_the_result_shares_no_memory_with_the_original",),
+    ),
+    Mutant(
+        "a trial may write to what the copy shares with the original",
+        "bnfold/frontends/modules/untouched.py",
+        "if any(memory_of(tensor) in self._memory",
+        "if False and any(memory_of(tensor) in self._memory",
+        ("tests/frontends/test_untouched.py",),
+    ),
+    Mutant(
+        "a trial whose refusal was swallowed counts",
+        "bnfold/frontends/modules/trial.py",
+        "return same and not memory.refused",
+        "return same",
+        ("tests/frontends/test_untouched.py",),
     ),
     # solver.py, scales.py, shifts.py, conditioning.py: the search
     Mutant(
@@ -685,7 +706,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "memory that earlier work left behind is not given back first",
         "bnfold/running/memory.py",
-        "        gc.collect()\n        _give_back()\n",
+        "        gc.collect()\n        give_back()\n",
         "        gc.collect()\n",
         ("tests/running/test_memory.py",),
     ),

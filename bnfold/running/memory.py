@@ -6,11 +6,12 @@ given back before (`malloc_trim`), so that memory which earlier work left behind
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from bnfold.heap import give_back
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -29,7 +30,7 @@ class PeakMemory:
 
     def __enter__(self) -> PeakMemory:
         gc.collect()
-        _give_back()
+        give_back()
         self._start = resident("VmRSS") if _forget_peak() else None
         return self
 
@@ -62,11 +63,3 @@ def _forget_peak() -> bool:
     except OSError:
         return False
     return True
-
-
-def _give_back() -> None:
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, or another system
-        return
-    trim(0)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-PIECE = 2**18  # elements of a weight that are float64 at a time
+PIECE = 2**15  # elements of a weight that are float64 at a time
 WHOLE = 2**22  # elements of a weight of which a response is computed at once
 
 

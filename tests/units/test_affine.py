@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import reduce
 
 import ml_dtypes
@@ -401,6 +402,19 @@ def test_factors_of_a_dense_layer_take_no_more_room_than_its_channels() -> None:
     kernel = Kernel(lambda: np.zeros((1000, 2000), np.float32), (1000, 2000), out_axis=0, in_axis=1)
     factors = kernel.factors(np.ones(1000), np.ones(2000))
     assert [each.shape for each in factors] == [(1000, 1), (1, 2000)]
+
+
+def test_a_weight_is_float64_in_pieces_only() -> None:
+    stored = np.ones((512, 512, 3, 3), np.float32)
+    factors = (np.full((512, 1, 1, 1), 2.0), np.full((1, 512, 1, 1), 3.0))
+    tracemalloc.start()
+    try:
+        made = scaled(stored, factors)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (made == 6).all()
+    assert peak - made.nbytes < 2**20  # as float64 the weight takes 18 MB
 
 
 @pytest.mark.parametrize("factors", [np.full((1, 3), 2.0), np.arange(1.0, 5).reshape(4, 1)])

@@ -27,10 +27,11 @@ from bnfold.frontends.aten.planned import plan_program
 from bnfold.frontends.aten.program import Reading, View
 from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
-from bnfold.frontends.modules.merge import Carried, Carrier, carry_out
-from bnfold.frontends.modules.prepare import bake, copied, observed, part_from, refuse, unwrapped
+from bnfold.frontends.modules.merge import Carrier, carry_out
+from bnfold.frontends.modules.prepare import bake, copied, observed, part, refuse, shared_with, unwrapped
 from bnfold.frontends.modules.regions import become, calls_of_modules
-from bnfold.frontends.modules.trial import Call, do_the_same
+from bnfold.frontends.modules.trial import Call, do_the_same, do_the_same_unwritten
+from bnfold.heap import give_back
 from bnfold.planning.choices import AS_USUAL, Choices
 from bnfold.planning.plan import Plan
 from bnfold.wording import printable
@@ -113,10 +114,7 @@ class _Attempt:
 
     def carried_out(self) -> Folded:
         """The copy, changed; a graph where that is not possible without keeping more BatchNorms."""
-        reading = self.rounds.read()
-        while self.merging and (carried := Carrier(self.ours, reading).find()).sums:
-            self._merge(reading, carried)
-            reading = self.rounds.read()
+        reading = self._merged()
         free = planned = plan_program(reading, self.choices, self.rounds.allowance(reading))
         if free.folding.plan.kept and self.choices.leftover != "keep":
             return self._graph("the result is a graph, because what BatchNorms that stay are to be has no module")
@@ -138,46 +136,72 @@ class _Attempt:
             better = self._graph("the result is a graph, because merging branches removes more BatchNorms")
             if better[1].kept < kept:
                 return better
-        plan = planned.folding.plan
-        del reading, free, planned  # megabytes of units, not wanted beside two networks
-        if not self._is_the_same(changes):
+        assert self.rounds.ledger is not None
+        self.rounds.ledger.folded(planned.folding.plan)
+        plan = self.rounds.plan()
+        counts = self._change(changes)
+        del reading, free, planned, changes  # not wanted beside two networks
+        self._let_go()
+        if not self._is_the_same(counts):
             if self.merged:
                 return self._again(self.baked, merging=False)
             return self._graph("the result is a graph, because forward looks at its BatchNorms")
         if unmerged:
             stay = "1 sum of branches stays" if unmerged == 1 else f"{unmerged} sums of branches stay"
             self.notes += (f"{stay} as forward writes it; prefer='graph' merges them",)
-        assert self.rounds.ledger is not None
-        self.rounds.ledger.folded(plan)
-        return self.ours, self.rounds.plan(), self.notes
+        return self.ours, plan, self.notes
 
     def _again(self, baked: frozenset[str], *, merging: bool) -> Folded:
         """Another attempt, with a copy of its own."""
         fresh = copied(self.module, sharing=True)
         return _Attempt(self.module, fresh, self.call, self.choices, baked, merging=merging).carried_out()
 
-    def _merge(self, reading: Reading, carried: Carried) -> None:
-        assert self.rounds.ledger is not None
-        self.rounds.ledger.merged(carried.sums, reading.graph, carried.places)
-        carry_out(self.ours, reading, carried)
-        self.merged = True
+    def _merged(self) -> Reading:
+        """The program, once branches are merged as far as forward allows, in the copy alike."""
+        reading = self.rounds.read()
+        while self.merging and (carried := Carrier(self.ours, reading).find()).sums:
+            assert self.rounds.ledger is not None
+            self.rounds.ledger.merged(carried.sums, reading.graph, carried.places)
+            carry_out(self.ours, reading, carried)
+            self.merged = True
+            reading = self.rounds.read()
+        return reading
 
     def _graph(self, why: str) -> Folded:
         """The folded program, from a copy that is as it was."""
         rounds, _ = _opened(copied(self.module), self.call, self.choices)
         return *_as_graph(rounds), (why,)
 
-    def _is_the_same(self, changes: Changes) -> bool:
-        """Change the copy, and call it; a network that changes with each call is not called."""
+    def _change(self, changes: Changes) -> dict[str, int]:
+        """Change the copy; how often the program calls each module that became another one."""
         store(self.ours, changes)
         for path, rest in changes.becomes.items():
             become(self.ours.get_submodule(path), rest)
-        part_from(self.ours, self.module)
-        if not (changes.becomes or self.merged) or not self.can_be_tried:
-            return True
         calls = calls_of_modules(self.rounds.editor.graph.nodes)
-        counts = {path: len(calls[path]) for path in changes.becomes if path in calls}
-        return do_the_same(self.module, self.ours, self.call, counts)
+        return {path: len(calls[path]) for path in changes.becomes}
+
+    def _let_go(self) -> None:
+        """Free what the program's nodes hold now: they know each other, so that only the garbage collector would."""
+        for graph in (self.exported.graph, self.rounds.editor.graph):
+            for node in graph.nodes:
+                node.meta.clear()
+        del self.exported, self.rounds
+
+    def _is_the_same(self, counts: Mapping[str, int]) -> bool:
+        """Call the copy, changed; a network that changes with each call is not called.
+
+        What the copy shares with the original is cloned last, when all else that was needed is free again.
+
+        Args:
+            counts: How often the program calls each module that became another one.
+        """
+        part(shared_with(self.ours.buffers(), self.module))
+        shared = shared_with(self.ours.parameters(), self.module)
+        tried = self.can_be_tried and bool(counts or self.merged)
+        same = tried and bool(shared) and do_the_same_unwritten(self.module, self.ours, self.call, counts, shared)
+        give_back()
+        part(shared)
+        return same or not tried or do_the_same(self.module, self.ours, self.call, counts)
 
 
 def _opened(module: nn.Module, call: Call, choices: Choices) -> tuple[Rounds, ExportedProgram]:

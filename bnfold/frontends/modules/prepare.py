@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from bnfold.errors import UnsupportedError, UsageError
+from bnfold.frontends.modules.untouched import memory_of
 
 COMPUTE_WEIGHTS = ("WeightNorm", "SpectralNorm")  # hooks of torch.nn.utils that are part of the program
 
@@ -55,7 +57,7 @@ def copied(module: nn.Module, *, sharing: bool = False) -> nn.Module:
 
     Args:
         module: The network.
-        sharing: Whether plain parameters and buffers are new objects on the old memory, until `part_from` is called.
+        sharing: Whether plain parameters and buffers are new objects on the old memory, until they `part`.
     """
     attributes = [value for layer in module.modules() for value in vars(layer).values()]
     memo: dict[int, Any] = {
@@ -69,16 +71,16 @@ def copied(module: nn.Module, *, sharing: bool = False) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def part_from(ours: nn.Module, module: nn.Module) -> None:
-    """Give a copy memory of its own wherever it still shares some with the original."""
-    theirs = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers()) if _has_memory(t)}
-    for tensor in (*ours.parameters(), *ours.buffers()):
-        if _has_memory(tensor) and tensor.untyped_storage().data_ptr() in theirs:
-            tensor.data = tensor.detach().clone()
+def shared_with(ours: Iterable[torch.Tensor], module: nn.Module) -> list[torch.Tensor]:
+    """Those tensors of a copy that are still on memory of the original."""
+    theirs = {memory_of(t) for t in (*module.parameters(), *module.buffers())} - {None}
+    return [t for t in ours if memory_of(t) in theirs]
 
 
-def _has_memory(tensor: torch.Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.numel() > 0
+def part(tensors: Iterable[torch.Tensor]) -> None:
+    """Give tensors memory of their own."""
+    for tensor in tensors:
+        tensor.data = tensor.detach().clone()
 
 
 def observed(module: nn.Module) -> frozenset[str]:

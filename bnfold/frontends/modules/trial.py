@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
+
+from bnfold.frontends.modules.untouched import Untouched
 
 AGREE = 1e-2  # of the output's size: what a trial must reach to show that forward did not look at a BatchNorm
 AGREE_ROUGHLY = 0.25  # the same for two-byte floats
@@ -58,6 +60,27 @@ def do_the_same(before: nn.Module, after: nn.Module, call: Call, counts: Mapping
         except Exception:  # the network takes no smaller image
             pass
     return _agree(before, after, call, {})
+
+
+def do_the_same_unwritten(
+    before: nn.Module, after: nn.Module, call: Call, counts: Mapping[str, int], shared: Iterable[torch.Tensor]
+) -> bool:
+    """Whether two networks do roughly the same, and neither would write to what they share; else nothing is said.
+
+    Args:
+        before: As for `do_the_same`.
+        after: As for `do_the_same`.
+        call: As for `do_the_same`.
+        counts: As for `do_the_same`.
+        shared: Tensors whose memory both networks have; it stays as it is.
+    """
+    eager = torch.compiler.set_stance("force_eager")  # what is compiled would be given up for good inside the guard
+    with eager, Untouched(shared) as memory:
+        try:
+            same = do_the_same(before, after, call, counts)
+        except Exception:  # told, if it is not the refusal, by the call with memory of its own
+            return False
+    return same and not memory.refused
 
 
 def _agree(before: nn.Module, after: nn.Module, call: Call, counts: Mapping[str, int]) -> bool:
