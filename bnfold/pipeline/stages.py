@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from bnfold.benchmark.bench import bench as bench_models
 from bnfold.data.arrays import for_the_only_input
 from bnfold.data.feeds import load_input_data
-from bnfold.errors import UsageError
+from bnfold.errors import UnsupportedError, UsageError
 from bnfold.loading.onnxfile import stored_bytes
 from bnfold.pipeline.preprocess import Preprocessing, Step, insert, raw
 from bnfold.planning.choices import Choices
@@ -22,7 +23,7 @@ from bnfold.planning.plan import Plan
 from bnfold.reporting.conditions import Condition, failures, parse_condition
 from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.runners import ONNX_RUNTIMES, TORCH_RUNTIMES, count_operators, wrong_runtime
-from bnfold.running.subjects import OnnxSubject
+from bnfold.running.subjects import OnnxSubject, Subject, open_subjects
 from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
 from bnfold.verification.verify import verify as verify_models
 
@@ -190,8 +191,11 @@ def open_files(
     arch_args: Mapping[str, str] | None,
     trust_pickle: bool,
     max_bytes: int | str,
-) -> tuple[tuple[object, ...], Given, Report]:
-    """One or two files as something to run, the data by the names of the inputs, and a report with nothing measured."""
+) -> tuple[tuple[Subject, ...], Given, Report]:
+    """One or two files as something to run, the data by the names of the inputs, and a report with nothing measured.
+
+    Every later step takes them as they are opened here, so that a network is exported once for all of them.
+    """
     tell("loading", None)
     from bnfold.loading.load import load
 
@@ -219,7 +223,8 @@ def open_files(
         bytes_before=_bytes(loaded[0]),
         notes=(*notes, *dict.fromkeys(note for each in loaded for note in each.notes)),
     )
-    models = tuple(_to_run(each) for each in loaded)
+    with ExitStack() as stack:  # which closes nothing: what is run lies in files, or in memory
+        models = open_subjects([_to_run(each) for each in loaded], stack, given.data, given.specs, given.seed)
     if after is None:
         return models, given, report
     return (
@@ -286,6 +291,7 @@ def verified(
     per_site: bool = False,
 ) -> Report:
     """The report with the verdict on both models, which begin with these steps of preprocessing."""
+    tell("verifying", None)
     verdict = verify_models(
         before,
         after,
@@ -322,11 +328,14 @@ def timed(
 
 
 def pictured(report: Report, before: object, after: object | None, tell: Progress) -> Report:
-    """The report with the graphs and weights of both models; as it is where the first shows no graph."""
+    """The report with the graphs and weights of both models, or with a note on why it shows none."""
     tell("drawing", None)
     from bnfold.reporting.picture.drawn import drawn
 
-    return replace(report, picture=drawn(before, after, report.plan))
+    try:
+        return replace(report, picture=drawn(before, after, report.plan))
+    except UnsupportedError as error:
+        return replace(report, notes=(*report.notes, f"no graph is shown: {error.what}"))
 
 
 def judged(report: Report, given: Given) -> Report:

@@ -84,7 +84,7 @@ def export_loaded(
     program, notes = traced(
         example,
         dynamic,
-        trace=lambda call, dims: _export(module, call, dims),
+        trace=lambda call, dims: export_call(module, call, dims),
         closed=lambda program, dims: "",  # torch.export refuses instead
         failed=failed,
     )
@@ -94,10 +94,20 @@ def export_loaded(
 def export_again(module: torch.nn.Module, exported: Exported) -> ExportedProgram:
     """Another network of the same call, exported with the sizes of the example."""
     assert exported.example is not None
-    return _export(module, exported.example, {})
+    return export_call(module, exported.example, {})
 
 
-def _export(module: torch.nn.Module, example: Example, dims: OpenDims) -> ExportedProgram:
+def export_call(module: torch.nn.Module, example: Example, dims: OpenDims) -> ExportedProgram:
+    """One call of a network as a program.
+
+    Args:
+        module: The network.
+        example: The call.
+        dims: Dimensions to leave open.
+
+    Raises:
+        Exception: torch cannot export it; of whatever class.
+    """
     args, kwargs = example.call()
     shapes: Any = None
     if dims:
