@@ -96,11 +96,17 @@ def _of_program(program: ExportedProgram, label: str) -> tuple[onnx_ir.Model, li
     """A program as ONNX, and what its outputs are called.
 
     Raises:
-        UnsupportedError: torch cannot express it, it changes its state, or it returns what is no tensor.
+        UnsupportedError: torch cannot express it, it draws random numbers, it changes its state, or it returns what is
+            no tensor.
     """
+    from bnfold.frontends.aten.nodes import is_drawn
     from bnfold.running.networks import returned
     from bnfold.tracing.capture import finished, module_path, numbered, translated
+    from bnfold.tracing.programs import program_nodes
 
+    drawn = [node.name for node in program_nodes(program) if is_drawn(node)]
+    if drawn:
+        raise UnsupportedError(f"{label} draws random numbers ({listed(drawn)})", "Compare networks that draw none.")
     made = translated(program, label)
     functional = made.exported_program
     written = None if functional is None else _written(functional)
