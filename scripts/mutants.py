@@ -58,6 +58,7 @@ ADVERSARY = ("tests/certificate/test_adversary.py",)
 SHARING = ("tests/frontends/test_onnx_sharing.py",)
 PROTO = ("tests/frontends/test_from_proto.py",)
 FORWARD = ("tests/frontends/test_forward.py",)
+EXPORTS = ("tests/verification/test_exports.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # affine.py: the arithmetic
@@ -1693,6 +1694,49 @@ MUTANTS: tuple[Mutant, ...] = (
         'startswith(f"--fail-on {condition}:")',
         'startswith(f"--fail-on {condition}")',
         ("tests/reporting/page/test_junit.py",),
+    ),
+    # traces.py, exports.py: proofs of PyTorch networks
+    Mutant(
+        "a proof of exported networks excuses a run that differs",
+        "bnfold/verification/verify.py",
+        "        if proof.exported and proof.proved and not self.passed:",
+        "        if False:",
+        EXPORTS,
+    ),
+    Mutant(
+        "weights that disagree in exported networks fail by themselves",
+        "bnfold/verification/verify.py",
+        "        elif proof.exported and proof.failures and self.passed:",
+        "        elif False:",
+        EXPORTS,
+    ),
+    Mutant(
+        "networks that change their state are proved",
+        "bnfold/verification/exports.py",
+        "    if written or functional is None:",
+        "    if functional is None:",
+        EXPORTS,
+    ),
+    Mutant(
+        "networks that draw random numbers are proved",
+        "bnfold/verification/exports.py",
+        "    if drawn:",
+        "    if False:",
+        EXPORTS,
+    ),
+    Mutant(
+        "the network itself is traced",
+        "bnfold/running/traces.py",
+        "module if isinstance(module, torch.jit.ScriptModule) else copied(module, sharing=True)",
+        "module",
+        EXPORTS,
+    ),
+    Mutant(
+        "a network is exported again for the picture",
+        "bnfold/running/traces.py",
+        "    if key not in traces:",
+        "    if True:",
+        ("tests/reporting/picture/test_picture.py",),
     ),
 )
 
