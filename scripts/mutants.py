@@ -1414,8 +1414,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a weight that no tolerance sees passes",
         "bnfold/verification/verify.py",
-        "failures = self.failures if tolerant else (*self.failures, *proof.failures)",
-        "failures = self.failures",
+        "failures, told = (*self.failures, *proof.failures), proof.notes",
+        "failures, told = self.failures, proof.notes",
         ("tests/verification/test_proof.py",),
         # float64: the evaluator, the yardstick, where an error comes from
     ),

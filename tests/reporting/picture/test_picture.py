@@ -147,7 +147,7 @@ def test_networks_that_are_compared_are_drawn_as_torch_exports_them() -> None:
         "input input": "same",
         "0": "changed",
         "1": "gone",
-        "2": "same",
+        "relu": "same",
         "output": "same",
     }
     assert [node.operator.op for node in found.after] == ["Input", "conv2d", "relu", "Output"]
