@@ -59,6 +59,7 @@ SHARING = ("tests/frontends/test_onnx_sharing.py",)
 PROTO = ("tests/frontends/test_from_proto.py",)
 EXCLUDED = ("tests/frontends/test_excluded.py",)
 FORWARD = ("tests/frontends/test_forward.py",)
+EXPORTS = ("tests/verification/test_exports.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # affine.py: the arithmetic
@@ -1435,8 +1436,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a weight that no tolerance sees passes",
         "bnfold/verification/verify.py",
-        "failures = self.failures if tolerant else (*self.failures, *proof.failures)",
-        "failures = self.failures",
+        "failures, told = (*self.failures, *proof.failures), proof.notes",
+        "failures, told = self.failures, proof.notes",
         ("tests/verification/test_proof.py",),
         # float64: the evaluator, the yardstick, where an error comes from
     ),
@@ -1743,6 +1744,49 @@ MUTANTS: tuple[Mutant, ...] = (
         "any(fnmatchcase(each, pattern) for each in (name, *_around(path)))",
         "any(fnmatchcase(each, pattern + '*') for each in (name, *_around(path)))",
         ("tests/planning/test_exclusion.py",),
+    ),
+    # traces.py, exports.py: proofs of PyTorch networks
+    Mutant(
+        "a proof of exported networks excuses a run that differs",
+        "bnfold/verification/verify.py",
+        "        if proof.exported and proof.proved and not self.passed:",
+        "        if False:",
+        EXPORTS,
+    ),
+    Mutant(
+        "weights that disagree in exported networks fail by themselves",
+        "bnfold/verification/verify.py",
+        "        elif proof.exported and proof.failures and self.passed:",
+        "        elif False:",
+        EXPORTS,
+    ),
+    Mutant(
+        "networks that change their state are proved",
+        "bnfold/verification/exports.py",
+        "    if written or functional is None:",
+        "    if functional is None:",
+        EXPORTS,
+    ),
+    Mutant(
+        "networks that draw random numbers are proved",
+        "bnfold/verification/exports.py",
+        "    if drawn:",
+        "    if False:",
+        EXPORTS,
+    ),
+    Mutant(
+        "the network itself is traced",
+        "bnfold/running/traces.py",
+        "module if isinstance(module, torch.jit.ScriptModule) else copied(module, sharing=True)",
+        "module",
+        EXPORTS,
+    ),
+    Mutant(
+        "a network is exported again for the picture",
+        "bnfold/running/traces.py",
+        "    if key not in traces:",
+        "    if True:",
+        ("tests/reporting/picture/test_picture.py",),
     ),
 )
 

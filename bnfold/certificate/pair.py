@@ -96,10 +96,19 @@ def demand_same(unit: Unit, fixed: Bound | None, what: str) -> None:
     raise Mismatch(f"{what} reads {scale:.9g}·x {sign} {abs(shift):.4g} {place}", differs=True)
 
 
+class NoFeature(Mismatch):
+    """A law about features met a constant, e.g. the zeros that an LSTM starts from, repeated for the batch."""
+
+
 def only(units: Units) -> Unit:
-    """The unit of the first operand, which is a feature."""
+    """The unit of the first operand, which is a feature.
+
+    Raises:
+        NoFeature: It is a constant.
+    """
     unit = units[0]
-    assert unit is not None
+    if unit is None:
+        raise NoFeature("what it reads is constant")
     return unit
 
 

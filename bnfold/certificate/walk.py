@@ -26,7 +26,7 @@ from bnfold.certificate.laws import ANY, OWN_CONSTANTS, law_of
 from bnfold.certificate.linear import average
 from bnfold.certificate.meanings import is_linear, meaning
 from bnfold.certificate.near import FURTHEST, demand_as_large, needed, readers, same_attributes, shared_sizes, trimmed
-from bnfold.certificate.pair import Pair, agree, alike, demand_same, rigid
+from bnfold.certificate.pair import NoFeature, Pair, agree, alike, demand_same, rigid
 from bnfold.certificate.sides import Of, Side, rank_of, sizes_of
 from bnfold.certificate.taps import Taps
 from bnfold.certificate.units import nothing, same_constants, silent, unit_in
@@ -355,7 +355,10 @@ class Walk:
                 units = self._operands(node, candidate)
                 pair = Pair(node, candidate, self.old, self.new, self.fixed.of)
                 law = law_of(node) if node.domain in ONNX_DOMAINS else rigid  # of another domain, nothing else is known
-                results = law(pair, units)
+                try:
+                    results = law(pair, units)
+                except NoFeature:
+                    results = rigid(pair, units)
                 self._bodies(node, candidate)
             except Mismatch as mismatch:
                 named = candidate.name == node.name or candidate.outputs[0].name == node.outputs[0].name

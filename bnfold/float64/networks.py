@@ -6,7 +6,6 @@ float64, and so does a tensor that comes in or goes out. So modules and exported
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnfold.errors import UnsupportedError
+from bnfold.frontends.modules.prepare import copied
 from bnfold.quiet import quiet
 from bnfold.running.networks import Network
 from bnfold.running.torchrunner import TorchRunner
@@ -52,7 +52,7 @@ class Float64TorchRunner(TorchRunner):
     def __init__(self, network: Network, label: str = "the model") -> None:
         try:
             with quiet():
-                wide = copy.deepcopy(network.module).double()
+                wide = copied(network.module).double()
         except Exception as error:  # what copying somebody's class raises is not known
             said = " ".join(str(error).split())[:200]
             raise UnsupportedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from bnfold.loading.onnxfile import stored_bytes
 from bnfold.pipeline.asked import Given, Progress, StrPath, by_name
 from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.runners import count_operators
-from bnfold.running.subjects import OnnxSubject
+from bnfold.running.subjects import OnnxSubject, Subject, open_subjects
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -87,8 +88,10 @@ def open_model(command: str, source: Source, given: Given, tell: Progress) -> tu
 
 def open_files(
     command: str, source: Source, after: StrPath | None, given: Given, tell: Progress
-) -> tuple[tuple[object, ...], Given, Report]:
+) -> tuple[tuple[Subject, ...], Given, Report]:
     """One or two files as something to run, the data by the names of the inputs, and a report with nothing measured.
+
+    Every later step takes them as they are opened here, so that a network is exported once for all of them.
 
     Args:
         command: What the report is of.
@@ -112,7 +115,8 @@ def open_files(
         bytes_before=_bytes(loaded[0]),
         notes=(*notes, *dict.fromkeys(note for each in loaded for note in each.notes)),
     )
-    models = tuple(_to_run(each) for each in loaded)
+    with ExitStack() as stack:  # which closes nothing: what is run lies in files, or in memory
+        models = open_subjects([_to_run(each) for each in loaded], stack, given.data, given.specs, given.seed)
     if after is None:
         return models, given, report
     return (

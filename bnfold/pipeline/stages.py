@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bnfold.benchmark.bench import bench as bench_models
+from bnfold.errors import UnsupportedError
 from bnfold.pipeline.asked import Given, Progress, TimingOptions
 from bnfold.pipeline.preprocess import Step, insert, raw
 from bnfold.planning.plan import Plan
@@ -42,6 +43,7 @@ def verified(
     per_site: bool = False,
 ) -> Report:
     """The report with the verdict on both models, which begin with these steps of preprocessing."""
+    tell("verifying", None)
     verdict = verify_models(
         before,
         after,
@@ -78,11 +80,14 @@ def timed(
 
 
 def pictured(report: Report, before: object, after: object | None, tell: Progress) -> Report:
-    """The report with the graphs and weights of both models; as it is where the first shows no graph."""
+    """The report with the graphs and weights of both models, or with a note on why it shows none."""
     tell("drawing", None)
     from bnfold.reporting.picture.drawn import drawn
 
-    return replace(report, picture=drawn(before, after, report.plan))
+    try:
+        return replace(report, picture=drawn(before, after, report.plan))
+    except UnsupportedError as error:
+        return replace(report, notes=(*report.notes, f"no graph is shown: {error.what}"))
 
 
 def judged(report: Report, given: Given) -> Report:

@@ -173,7 +173,7 @@ def _print_operators(report: Report, console: Console) -> None:
 
 def _same_function(verdict: Verdict) -> str:
     if verdict.proved:
-        return f"The same function: proved for all inputs, and compared on {_inputs(verdict)}"
+        return f"The same function: {verdict.extent}, and compared on {_inputs(verdict)}"
     return f"The same function on {_inputs(verdict)} ({verdict.level})"
 
 
@@ -182,7 +182,7 @@ def _print_verification(verdict: Verdict, console: Console, verbose: bool) -> No
     state, style = ("passed", "green") if verdict.passed else ("FAILED", "red")
     largest = "" if worst is None else f": within {worst:.2g} of the output scale"
     if verdict.proved:
-        largest = f": proved for all inputs{largest.replace(':', ',')}"
+        largest = f": {verdict.extent}{largest.replace(':', ',')}"
     console.print()
     console.print(
         Text.assemble(("Verification ", "bold"), (state, style), f" ({verdict.level}, {_inputs(verdict)}){largest}")

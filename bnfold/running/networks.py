@@ -7,7 +7,7 @@ called as torch.onnx.export calls them; outputs by their place in what forward r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,6 +38,10 @@ class Network:
         outputs: Type and dimensions of what it returns, by name; None where only a run can tell.
         bind: Arguments from tensors by name.
         fixed: Whether its inputs have the sizes of an example, and others may not be right.
+        example: How a module is called; None where a program says so itself.
+        program: The program that came in; None for a module.
+        traces: What torch.export made of the module, by the dimensions that were left open (`traces`): the program, or
+            why there is none.
     """
 
     module: torch.nn.Module
@@ -45,6 +49,9 @@ class Network:
     outputs: Declared | None
     bind: Callable[[Mapping[str, torch.Tensor]], Call]
     fixed: bool
+    example: Example | None = None
+    program: ExportedProgram | None = None
+    traces: dict[str, ExportedProgram | str] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @property
     def inputs(self) -> Declared:
@@ -66,7 +73,7 @@ def of_module(module: torch.nn.Module, example: Example) -> Network:
         arguments = example.map(lambda name, leaf: given[name] if isinstance(leaf, torch.Tensor) else leaf)
         return Example(example.signature, arguments).call()
 
-    return Network(module, declared, None, bind, fixed=True)
+    return Network(module, declared, None, bind, fixed=True, example=example)
 
 
 def of_program(program: ExportedProgram, label: str) -> Network:
@@ -108,7 +115,7 @@ def of_program(program: ExportedProgram, label: str) -> Network:
         )
         return tuple(args), dict(kwargs)
 
-    return Network(module, tuple(declared), _outputs(program), bind, fixed=False)
+    return Network(module, tuple(declared), returned(program), bind, fixed=False, program=program)
 
 
 def _declaration(node: fx.Node, program: ExportedProgram) -> InputDecl:
@@ -130,7 +137,8 @@ def _takes_any_batch(dim: torch.SymInt, program: ExportedProgram) -> bool:
     return allowed is not None and bool(allowed.lower <= 2 and allowed.upper >= LARGEST_TRIED_BATCH)
 
 
-def _outputs(program: ExportedProgram) -> Declared | None:
+def returned(program: ExportedProgram) -> Declared | None:
+    """Type and dimensions of what a program returns, by name; None where that is not tensors alone."""
     [output] = [node for node in program.graph.nodes if node.op == "output"]
     specs, spec = program.graph_signature.output_specs, program.call_spec.out_spec
     leaves = [

@@ -75,18 +75,28 @@ def capture(
                 f"--dynamic was given, and {loaded.path} was exported with its dimensions decided",
                 "Choose them in torch.export.export(dynamic_shapes=...), or drop --dynamic.",
             )
-        with quiet():
-            try:
-                program = torch.onnx.export(source, (), dynamo=True, optimize=False, verbose=False, opset_version=opset)
-            except Exception as error:
-                raise _not_expressible(loaded.path, error) from error
-        return Captured(_finished(program, opset))
+        return Captured(finished(translated(source, loaded.path, opset), opset))
     if not isinstance(source, torch.nn.Module):
         raise UnsupportedError(f"{loaded.path} holds a {type(source).__name__}, not a network", "Pass a network.")
     example = make_example(source, inputs, data, seed)
     try_out(source, example)
     program, notes = _exported(source, example, dynamic, opset, loaded.path)
-    return Captured(_finished(program, opset), notes)
+    return Captured(finished(program, opset), notes)
+
+
+def translated(program: torch.export.ExportedProgram, label: str, opset: int | None = None) -> torch.onnx.ONNXProgram:
+    """An exported program as torch puts it in ONNX, with nothing folded; not changed.
+
+    Raises:
+        UnsupportedError: torch cannot express it.
+    """
+    with quiet():
+        try:
+            made = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False, opset_version=opset)
+        except Exception as error:
+            raise _not_expressible(label, error) from error
+    assert made is not None
+    return made
 
 
 def _as_it_is(model: onnx_ir.Model, path: str, dynamic: Sequence[DynamicDim], opset: int | None) -> Captured:
@@ -162,10 +172,14 @@ def _closed(model: onnx_ir.Model, example: Example, dims: OpenDims) -> str:
     )
 
 
-def _finished(program: torch.onnx.ONNXProgram | None, opset: int | None) -> onnx_ir.Model:
+def finished(program: torch.onnx.ONNXProgram, opset: int | None = None) -> onnx_ir.Model:
+    """What torch made as a model to work on: constants folded, operators by the names of their modules.
+
+    Raises:
+        UnsupportedError: It is in another opset than the one asked for.
+    """
     from bnfold.frontends.constants import fold_constants
 
-    assert program is not None
     model = program.model
     reached = model.opset_imports.get("")
     if opset is not None and reached != opset:
@@ -178,8 +192,8 @@ def _finished(program: torch.onnx.ONNXProgram | None, opset: int | None) -> onnx
     taken = {node.name for node in nodes}
     for node in nodes:
         _drop_invented_bias(node)
-        if node.op_type in NAMED_AFTER_MODULES and (path := _module_path(node)):
-            node.name = next(name for name in _numbered(path) if name not in taken)
+        if node.op_type in NAMED_AFTER_MODULES and (path := module_path(node)):
+            node.name = next(name for name in numbered(path) if name not in taken)
             taken.add(node.name)
         for key in LOCAL_METADATA:
             node.metadata_props.pop(key, None)
@@ -201,7 +215,7 @@ def _drop_invented_bias(node: onnx_ir.Node) -> None:
         bias.graph.initializers.pop(bias.name, None)
 
 
-def _module_path(node: onnx_ir.Node) -> str:
+def module_path(node: onnx_ir.Node) -> str:
     """`layer1.0.bn1`: where the module that made a node sits in the network; empty where torch does not say."""
     try:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
@@ -211,7 +225,7 @@ def _module_path(node: onnx_ir.Node) -> str:
     return "" if path.startswith("_empty_nn_module_stack") else path
 
 
-def _numbered(path: str) -> Iterator[str]:
+def numbered(path: str) -> Iterator[str]:
     """`bn`, `bn#2`, `bn#3` and so on: a module that is called twice makes two operators."""
     yield path
     for count in itertools.count(2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ def export_loaded(
     program, notes = traced(
         example,
         dynamic,
-        trace=lambda call, dims: _export(module, call, dims),
+        trace=lambda call, dims: export_call(module, call, dims),
         closed=lambda program, dims: "",  # torch.export refuses instead
         failed=failed,
     )
@@ -94,10 +94,20 @@ def export_loaded(
 def export_again(module: torch.nn.Module, exported: Exported) -> ExportedProgram:
     """Another network of the same call, exported with the sizes of the example."""
     assert exported.example is not None
-    return _export(module, exported.example, {})
+    return export_call(module, exported.example, {})
 
 
-def _export(module: torch.nn.Module, example: Example, dims: OpenDims) -> ExportedProgram:
+def export_call(module: torch.nn.Module, example: Example, dims: OpenDims) -> ExportedProgram:
+    """One call of a network as a program.
+
+    Args:
+        module: The network.
+        example: The call.
+        dims: Dimensions to leave open.
+
+    Raises:
+        Exception: torch cannot export it; of whatever class.
+    """
     args, kwargs = example.call()
     shapes: Any = None
     if dims:
@@ -109,15 +119,19 @@ def _export(module: torch.nn.Module, example: Example, dims: OpenDims) -> Export
         return torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes)
 
 
+def program_nodes(program: ExportedProgram) -> Iterator[fx.Node]:
+    """Every node of a program and of the bodies of its control flow."""
+    for part in program.graph_module.modules():
+        if isinstance(part, fx.GraphModule):
+            yield from part.graph.nodes
+
+
 def count_nodes(program: ExportedProgram) -> dict[str, int]:
     """Operators by name in a program and in the bodies of its control flow, the most frequent first.
 
     BatchNorms are called what they are in ONNX, so that reports speak of one thing.
     """
-    counts: Counter[str] = Counter()
-    for part in program.graph_module.modules():
-        if isinstance(part, fx.GraphModule):
-            counts.update(filter(None, (operator_name(node) for node in part.graph.nodes)))
+    counts = Counter(filter(None, map(operator_name, program_nodes(program))))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

@@ -2,6 +2,8 @@
 
 The certificate (`bnfold.certificate`) compares the weights of two ONNX models and holds for all inputs. Running both on
 a few seeded inputs shows what a proof about numbers cannot: that a runtime does with the files what they say.
+PyTorch networks are exported for it (`exports`). Then the proof is of what torch exports, so the runs have the last
+word: a proof excuses no difference between them, and weights that disagree are a failure only where the runs do.
 
 A model is run from its file where it has one, so what is judged is what was written, not what was meant. Both sides run
 with every runtime optimisation off: onnxruntime folds a Conv and its BatchNorm while loading, and a wrong fold would
@@ -41,6 +43,12 @@ Feeds = dict[str, NDArray[Any]]
 
 DYNAMIC_TRIALS = ((1, 0), (3, 1), (1, 2), (3, 3))  # batch size, what is added to the seed
 FIXED_TRIALS = ((1, 0), (1, 1), (1, 2))
+
+NOT_SEEN = "running both shows no difference beyond what is allowed"
+UNEXPLAINED = (
+    "not proved: what torch exports of both is the same function, so the difference comes from rounding, "
+    "or from what the exporter does not see"
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Verdict:
         notes: What to know about the check besides.
         certificate: What was shown for all inputs; None at the quick level.
         sites: Errors at every site by its own name, worst first; None where nobody asked and nothing failed.
+        exported: Whether the certificate is of what torch exports of a network, which it then trusts.
     """
 
     passed: bool
@@ -99,11 +108,19 @@ class Verdict:
     notes: tuple[str, ...] = ()
     certificate: Certificate | None = None
     sites: tuple[SiteError, ...] | None = None
+    exported: bool = False
 
     @property
     def proved(self) -> bool:
         """Whether both are the same function of all inputs, up to the rounding of stored weights."""
         return self.certificate is not None and self.certificate.proved
+
+    @property
+    def extent(self) -> str:
+        """What was shown, in words."""
+        if not self.proved:
+            return f"compared on {self.inputs} input{'' if self.inputs == 1 else 's'}"
+        return f"proved for all inputs{' as torch exports them' if self.exported else ''}"
 
     def __bool__(self) -> bool:
         return self.passed
@@ -119,12 +136,12 @@ class Verdict:
             "notes": list(self.notes),
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "sites": None if self.sites is None else [site.to_dict() for site in self.sites],
+            "exported": self.exported,
         }
 
     def _repr_html_(self) -> str:
         """The verdict in a notebook."""
-        how = "proved for all inputs" if self.proved else f"compared on {self.inputs} inputs"
-        title = f"The same function, {how}" if self.passed else "Not the same function"
+        title = f"The same function, {self.extent}" if self.passed else "Not the same function"
         rows = [(o.name, o.max_abs, o.rel, o.error_before, o.error_after, o.ratio) for o in self.outputs]
         columns = ("output", "max |Δ|", "of the scale", "error before", "error after", "ratio")
         return html_table(title, columns, rows, "; ".join((*self.failures, *self.notes)))
@@ -137,18 +154,25 @@ class Verdict:
         """The verdict with what the certificate says.
 
         Args:
-            proof: The certificate. Weights that disagree are a failure, however alike the outputs are.
+            proof: The certificate. Weights that disagree are a failure, however alike the outputs are; in exported
+                networks only where the outputs differ as well, which no proof of exported networks excuses.
             tolerant: Whether the caller allowed a difference, so that such weights are only told.
         """
-        failures = self.failures if tolerant else (*self.failures, *proof.failures)
-        told = proof.failures if tolerant else ()
+        if proof.exported and proof.proved and not self.passed:
+            return replace(self, notes=(UNEXPLAINED, *self.notes))
+        failures, told = (*self.failures, *proof.failures), proof.notes
+        if tolerant:
+            failures, told = self.failures, (*proof.failures, *proof.notes)
+        elif proof.exported and proof.failures and self.passed:
+            failures, told = (), (f"not proved: {'; '.join(proof.failures)}; {NOT_SEEN}", *proof.notes)
         return replace(
             self,
             passed=not failures,
             level="quick" if proof.certificate is None else "full",
             failures=failures,
-            notes=(*told, *proof.notes, *self.notes),
+            notes=(*told, *self.notes),
             certificate=proof.certificate,
+            exported=proof.exported,
         )
 
 
@@ -176,7 +200,8 @@ def verify(
         inputs: Arrays or tensors to run both on, by name or in the model's order; for a Module, what it is called with
             (a tensor, a sequence of positional or a mapping of keyword arguments). None draws seeded ones, at batch 1
             and 3 where the batch is dynamic.
-        level: `"full"` also proves equality from the weights where both are ONNX; `"quick"` only runs both.
+        level: `"full"` also proves equality from the weights, of PyTorch networks as torch exports them to ONNX;
+            `"quick"` only runs both.
         rtol: Largest error as a part of the output's scale; None takes the dtype's own (`compare.TOLERANCES`). Where it
             or `atol` is given, weights that disagree are told but no failure.
         atol: What is allowed on top of it; None as above.
@@ -197,6 +222,8 @@ def verify(
     with ExitStack() as stack:
         first, second = open_subjects((before, after), stack, inputs, specs, seed)
         # Before anything is loaded to be run: the weights of a large model would be in memory three times.
+        if progress:
+            progress(0.0)
         proof = prove(first, second) if level == "full" else None
         runner: Runner = first.runner(first.as_written)
         try:
@@ -215,7 +242,7 @@ def verify(
         tolerant = rtol is not None or atol is not None
         exact = float64_runner(first) if level == "full" else None
         compared = _compared(runner, other, trials, progress, exact, by_place=by_place)
-        proved = proof is not None and proof.proved
+        proved = proof is not None and proof.proved and not proof.exported
         verdict = compared if isinstance(compared, Verdict) else _judged(compared, rtol, atol, proved=proved)
         if proof is not None:
             verdict = verdict.with_proof(proof, tolerant=tolerant)

@@ -320,6 +320,37 @@ def test_convert_prints_the_report_and_nothing_else(
     assert (folder / "model.folded.onnx").exists()
 
 
+def test_networks_are_proved_and_drawn(checkpoints: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = str(checkpoints / "net.pt")
+    how = ["--arch", f"{checkpoints / 'net.py'}:net", "--input", "1x3x6x6"]
+    assert main(["convert", net, *how, "-o", "f.safetensors"]) == 0
+    assert main(["verify", net, "f.safetensors", *how, "--html", "r.html", "--json", "r.json"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The same function: proved for all inputs as torch exports them, and compared on " in said
+    assert "for the call input ?×3×6×6: it trusts the exporter" in said
+    run = json.loads((folder / "r.json").read_text())
+    assert (run["verification"]["exported"], run["verification"]["certificate"]["proved"]) == (True, True)
+    assert [node["op"] for node in run["picture"]["after"]] == ["Input", "conv2d", "relu", "Output"]
+    assert main(["bench", net, "f.safetensors", *how, *QUICK, "--json", "b.json"]) == 0
+    assert json.loads((folder / "b.json").read_text())["picture"]["after"] is not None
+
+
+def test_a_network_that_cannot_be_exported_is_compared_and_says_so(folder: Path) -> None:
+    import torch
+
+    code = "from torch import nn\nclass Net(nn.Linear):\n    def forward(self, x):\n"
+    (folder / "branch.py").write_text(
+        code + "        y = super().forward(x)\n        return y if y.sum() > 0 else -y\n"
+    )
+    torch.save(torch.nn.Linear(3, 3).state_dict(), folder / "b.pt")
+    how = ["--arch", "branch.py:Net", "--arch-arg", "in_features=3", "--arch-arg", "out_features=3"]
+    assert main(["verify", "b.pt", "b.pt", *how, "--input", "1x3", "--json", "b.json"]) == 0
+    run = json.loads((folder / "b.json").read_text())
+    assert run["verification"]["notes"][0].startswith("not proved, only compared by running: torch ")
+    assert any(note.startswith("no graph is shown: torch ") for note in run["notes"])
+    assert run.get("picture") is None
+
+
 def test_a_checkpoint_is_converted(checkpoints: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(checkpoints / "net.pt"), "--arch", f"{checkpoints / 'net.py'}:net", "--arch-arg", "width=4"]
     assert main(["convert", *arguments, "--input", "1x3x8x8", "-o", "out.onnx", "--fail-on", "kept>0"]) == 0

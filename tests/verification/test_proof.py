@@ -8,7 +8,6 @@ import pytest
 import tiny
 from onnx import helper, numpy_helper
 
-import bnfold
 from bnfold import certificate, verify
 
 
@@ -58,16 +57,6 @@ def test_what_is_not_understood_is_compared_by_running() -> None:
     assert verdict.passed
     assert not verdict.proved
     assert verdict.notes[0].startswith("not proved as a whole: 1 part of the model could only be compared by running")
-
-
-def test_networks_of_torch_are_compared_by_running() -> None:
-    import torch
-
-    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).eval()
-    x = torch.randn(2, 3)
-    verdict = bnfold.verify(net, bnfold.fold(net, x).model, x)
-    assert verdict.level == "quick"
-    assert "only ONNX models can be proved equal; these were compared by running them" in verdict.notes
 
 
 def test_a_certificate_that_fails_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:

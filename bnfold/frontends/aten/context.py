@@ -18,6 +18,7 @@ from torch import fx
 from bnfold.frontends.aten.nodes import (
     BATCH_NORMS,
     NAMED_AFTER_MODULES,
+    UNINITIALISED,
     fake,
     module_stack,
     numpy_dtype,
@@ -33,7 +34,6 @@ from bnfold.units.graph import Op, Rigid, Shape, Value
 
 FLOATS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}  # bits of the significand
 RANDOM = ("bernoulli", "dropout", "multinomial", "normal", "rand", "randint", "randn", "randperm", "rrelu_with_noise")
-UNINITIALISED = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
 
 
 class Context:

@@ -89,6 +89,30 @@ def position(node: fx.Node, name: str) -> int:
     return next(i for i, a in enumerate(node.target._schema.arguments) if a.name == name)  # type: ignore[union-attr]
 
 
+UNINITIALISED = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
+
+
+def is_drawn(node: fx.Node) -> bool:
+    """Whether what a node makes may be another one at every call: random numbers, or memory that nobody wrote."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    if opname(node) in UNINITIALISED:
+        return True
+    off = (("train", False), ("training", False), ("p", 0), ("dropout_p", 0))  # dropout that does nothing
+    return torch.Tag.nondeterministic_seeded in node.target.tags and not any(
+        _argument(node, name) == value for name, value in off
+    )
+
+
+def _argument(node: fx.Node, name: str) -> object:
+    """What a node passes for an argument, or its default; None where there is no such argument."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for at, argument in enumerate(node.target._schema.arguments):
+        if argument.name == name:
+            return node.args[at] if at < len(node.args) else node.kwargs.get(name, argument.default_value)
+    return None
+
+
 def results(node: fx.Node) -> tuple[fx.Node, ...]:
     """The values that a node makes: itself, or the elements taken from the tuple it returns."""
     if fake(node) is not None:

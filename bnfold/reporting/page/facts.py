@@ -128,7 +128,8 @@ def _same(checked: Mapping[str, Any]) -> str:
     if not checked["passed"]:
         return "not the same function"
     if (checked.get("certificate") or {}).get("proved"):
-        return "proved to be the same function for all inputs"
+        exported = " as torch exports them" if checked.get("exported") else ""
+        return f"proved to be the same function for all inputs{exported}"
     return f"the same function on {plural(checked['inputs'], 'input')}"
 
 

@@ -209,6 +209,7 @@ RUN: Mapping[str, Any] = {
         "failures?": [str],
         "notes?": [str],
         "certificate?": {"proved": bool},
+        "exported?": bool,
         "sites?": [
             {
                 "state?": str,

@@ -1,4 +1,7 @@
-"""The picture of whatever a command has at hand: ONNX models, exported programs, or something that shows no graph."""
+"""The picture of whatever a command has at hand: ONNX models, exported programs, or networks that torch exports for it.
+
+A network that was proved was exported for that, and what is drawn is the same program.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,23 @@ def drawn(before: object, after: object | None, plan: Plan | None = None) -> Pic
     """Draws two models, or one.
 
     Args:
-        before: An ONNX model in memory or the path of one, an exported program, or what is verified and timed.
+        before: An ONNX model in memory or the path of one, an exported program, or what is verified and timed, both
+            models alike.
         after: The same; None draws the first alone.
         plan: What became of the BatchNorms, where that is known.
 
     Returns:
-        The picture; None where the model before shows no graph, as a module does.
+        The picture; None where the model before shows no graph, as a module does of which nobody says how to call it.
+
+    Raises:
+        UnsupportedError: torch cannot export a network that is verified or timed.
     """
+    opened = [model for model in (before, after) if isinstance(model, (OnnxSubject, TorchSubject))]
+    if any(isinstance(subject, TorchSubject) for subject in opened):
+        from bnfold.running.traces import traced_alike
+
+        programs = dict(zip(map(id, opened), traced_alike(opened), strict=True))
+        before, after = programs.get(id(before)) or before, programs.get(id(after)) or after
     one = view(before)
     if one is None:
         return None
@@ -29,7 +42,7 @@ def drawn(before: object, after: object | None, plan: Plan | None = None) -> Pic
 
 
 def view(model: object) -> View | None:
-    """What there is to draw of a model; None for a module, of which only an export would tell."""
+    """What there is to draw of a model; None for a module, of which only an export would tell (`drawn`)."""
     import onnx_ir
 
     if isinstance(model, OnnxSubject):
@@ -40,7 +53,7 @@ def view(model: object) -> View | None:
         from bnfold.reporting.picture.from_onnx import view_onnx
 
         return view_onnx(model)
-    if isinstance(model, TorchSubject) or not type(model).__module__.startswith("torch.export"):
+    if not type(model).__module__.startswith("torch.export"):
         return None
     from bnfold.reporting.picture.from_program import view_program
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import tiny
 from onnx import TensorProto, helper
 
+from bnfold.errors import UnsupportedError
 from bnfold.frontends.onnx import fold_model
 from bnfold.planning.plan import Plan, Site
 from bnfold.reporting.picture.drawn import drawn, view
 from bnfold.reporting.picture.picture import Picture, draw
 from bnfold.reporting.picture.views import Operator, View
+from bnfold.running.subjects import open_subjects
 
 
 def picture_of(before: onnx.ModelProto, after: onnx.ModelProto | None = None, plan: Plan | None = None) -> Picture:
@@ -125,6 +128,64 @@ def test_weights_that_are_no_numbers_do_not_break_the_json() -> None:
 def test_a_module_shows_no_graph() -> None:
     torch = pytest.importorskip("torch")
     assert drawn(torch.nn.Linear(2, 2), None) is None
+
+
+def test_networks_that_are_compared_are_drawn_as_torch_exports_them() -> None:
+    import torch
+    from networks import conv_bn
+
+    import bnfold
+
+    x = torch.randn(2, 3, 6, 6)
+    module = conv_bn()
+    with ExitStack() as stack:
+        before, after = open_subjects((module, bnfold.fold(module, x).model), stack, x, (), 0)
+    found = drawn(before, after)
+    assert found is not None
+    assert found.after is not None
+    assert statuses(found.before) == {
+        "input input": "same",
+        "0": "changed",
+        "1": "gone",
+        "relu": "same",
+        "output": "same",
+    }
+    assert [node.operator.op for node in found.after] == ["Input", "conv2d", "relu", "Output"]
+    alone = drawn(before, None)
+    assert alone is not None
+    assert len(alone.before) == 5
+    assert len(before.network.traces) == 1  # type: ignore[union-attr]
+
+
+def test_proof_and_picture_share_one_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from networks import conv_bn
+
+    from bnfold.running import traces
+    from bnfold.verification.verify import verify
+
+    exported = []
+    export = traces.export_call
+    monkeypatch.setattr(traces, "export_call", lambda *args: exported.append(args) or export(*args))
+    with ExitStack() as stack:
+        pair = open_subjects((conv_bn(), conv_bn()), stack, torch.randn(2, 3, 6, 6), (), 0)
+    assert verify(*pair, torch.randn(2, 3, 6, 6)).proved
+    assert drawn(*pair) is not None
+    assert len(exported) == 2
+
+
+def test_a_network_that_cannot_be_exported_says_why() -> None:
+    import torch
+
+    class Branching(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    with ExitStack() as stack:
+        (subject,) = open_subjects((Branching().eval(),), stack, torch.ones(2, 3), (), 0)
+    for _ in range(2):  # also where it was tried before
+        with pytest.raises(UnsupportedError, match="cannot export the model before: "):
+            drawn(subject, None)
 
 
 def test_an_exported_program_is_drawn_with_its_modules() -> None:
