@@ -26,8 +26,8 @@ class Reason(Enum):
     )
     NONLINEAR = (
         "NONLINEAR",
-        "a non-homogeneous operator stands on both sides, so no weight can absorb the change of units",
-        "Use ReLU, LeakyReLU or PReLU there, or move the BatchNorm next to a convolution or linear layer.",
+        "both sides are operators that pass no shift (ReLU) or no unit at all (Sigmoid), so no weight can absorb it",
+        "Put a convolution or linear layer next to the BatchNorm, or pass --leftover affine, which leaves an Add.",
     )
     ZERO_PAD = (
         "ZERO-PAD",

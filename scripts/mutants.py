@@ -1745,6 +1745,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "any(fnmatchcase(each, pattern + '*') for each in (name, *_around(path)))",
         ("tests/planning/test_exclusion.py",),
     ),
+    Mutant(
+        "a channel that rounds away is any constant",
+        "bnfold/certificate/units.py",
+        "form = replace(form, const=form.const.where(dead, form.dead.constant))",
+        "form = replace(form, const=form.const.where(dead, target.const))",
+        ADVERSARY,
+    ),
     # traces.py, exports.py: proofs of PyTorch networks
     Mutant(
         "a proof of exported networks excuses a run that differs",

@@ -65,7 +65,8 @@ def batch_norm(side: Side, node: ir.Node, of: Of) -> Form | None:
         return form
     shape = [1] * rank
     shape[1] = -1
-    return replace(form, dead=Dead(dead.reshape(shape), beta.mid.reshape(shape)))
+    constant = Bound(beta.mid.reshape(shape), np.abs(beta.mid.reshape(shape)) * 0.5**bits)
+    return replace(form, dead=Dead(dead.reshape(shape), constant))
 
 
 def arithmetic(side: Side, node: ir.Node, of: Of) -> Form | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.certificate.bounds import Array, Bound
+from bnfold.certificate.bounds import Bound
 from bnfold.certificate.taps import Taps, diagonal, sum_of
 
 Term = Bound | Taps
@@ -38,11 +38,11 @@ class Dead:
 
     Attributes:
         mask: bool, where.
-        value: float64, which constant.
+        constant: Which constant, and what rounds away of the rest.
     """
 
     mask: NDArray[np.bool_]
-    value: Array
+    constant: Bound
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def homogeneous(pair: Pair, units: Units) -> list[Unit]:
     if wrong.any() and unit.dead is not None:
         constant = constant | (wrong & unit.dead.mask)
         wrong = wrong & ~constant
-        shift = shift.where(constant, Bound(unit.dead.value, np.abs(unit.dead.value) * 1e-6))
+        shift = shift.where(constant, unit.dead.constant)
         scale = scale.where(constant, Bound.filled(0.0, scale.rank))
     if wrong.any():
         pair.unshifted(unit)

@@ -41,6 +41,10 @@ def unit_in(form: Form, target: Form, value: Hashable, fixed: Fixed, *, losing: 
         low, high = np.maximum(low, least), np.minimum(high, most)
         still = still & quiet
     impossible = (low == np.inf) | (high == -np.inf)
+    if form.dead is not None:
+        dead = impossible & form.dead.mask & silent(target)
+        form = replace(form, const=form.const.where(dead, form.dead.constant))
+        still, impossible = still | dead, impossible & ~dead
     lost = np.zeros((1,) * form.rank, dtype=bool)
     if losing:
         lost = silent(target) & impossible

@@ -38,13 +38,16 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         ),
     ),
     Reason.NONLINEAR: Explanation(
-        "A change of units passes an operator that scales with its input (ReLU, pooling) and is absorbed by one with "
-        "weights (Conv, Linear). Sigmoid, GELU, Softmax and the like do neither, and here they, or inputs and outputs, "
-        "stand on both sides.",
-        "GELU ── BN ── Sigmoid      no weight on either side to take the change",
+        "A BatchNorm is a scale and a shift. Operators with weights (Conv, Linear) absorb both. ReLU and its kin let a "
+        "positive scale pass on to the next one with weights, but no shift: relu(x + t) is not relu(x) + t. Sigmoid, "
+        "GELU, Softmax and the like let neither pass. Here such operators, or inputs and outputs, stand on both sides.",
+        "ReLU ── BN ── ReLU         the scale can go further, the shift cannot\nGELU ── BN ── Sigmoid      neither can",
         (
-            "In the model: put a convolution or linear layer next to the BatchNorm, before or behind it.",
-            "In the model: use ReLU, LeakyReLU or PReLU on one side; these let a positive scale through.",
+            "In the model: put a convolution or linear layer next to the BatchNorm, before or behind it. In a "
+            "pre-activation network, let no ReLU stand between the stem and the stream.",
+            "While training: between ReLUs, keep beta and running_mean at 0 (affine without a shift); a scale alone "
+            "folds.",
+            "In the call: --leftover affine makes it a Mul and an Add, or a single Add where the scale can go.",
         ),
     ),
     Reason.ZERO_PAD: Explanation(

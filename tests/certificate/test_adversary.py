@@ -234,6 +234,23 @@ def test_what_is_lost_does_not_come_back_by_small_factors() -> None:
     assert not proved(before, after).proved
 
 
+@pytest.mark.parametrize(
+    ("gamma", "constant", "same"),
+    [(1e-30, 1.0, True), (1e-30, 1.0 + 1e-5, False), (1e-30, 0.0, False), (1e-6, 1.0, False), (0.0, 1.0, True)],
+)
+def test_only_a_gamma_that_rounds_away_may_become_a_constant(gamma: float, constant: float, same: bool) -> None:
+    """What is left of its channel is beta itself, and not something near it."""
+    parameters = {
+        "g": np.array([gamma, 1, 1]),
+        "b": np.ones(3),
+        "m": np.zeros(3),
+        "v": np.full(3, 1 - 1e-5),
+    }
+    before = graph([node("Conv", "x c", "k"), node("BatchNormalization", "k g b m v", "y")], {"c": POINT, **parameters})
+    after = graph([node("Conv", "x c k", "y")], {"c": dead(POINT, 0), "k": np.array([constant, 1, 1])})
+    assert proved(before, after).proved == same
+
+
 @pytest.mark.parametrize("op", ["RandomNormalLike", "Bernoulli"])
 def test_one_draw_is_not_two(op: str) -> None:
     two = graph([node(op, "x", "a"), node(op, "x", "b"), node("Sub", "a b", "y")])

@@ -172,3 +172,13 @@ def test_every_level_is_tried() -> None:
     one, two = ir.from_proto(before), ir.from_proto(after)
     assert not certify(one, two).proved
     assert certify(one, two, (0.5, 4.0, 32.0)).ulps == 32.0
+
+
+@pytest.mark.parametrize("rest", [[], [("Sigmoid", "n", "y")], [("Relu", "n", "r"), ("Conv", "r v", "y")]], ids=str)
+def test_a_gamma_that_rounds_away_leaves_its_beta(rest: list[tuple[str, str, str]]) -> None:
+    """The fold writes zeros for such a channel, whatever reads it: an output, too."""
+    before = graph(
+        [node("Conv", "x w", "c"), bn("c", "n"), *(node(*each) for each in rest)],
+        {"w": FULL, "v": POINT, **norm("n", [1e-30, 1.0, -1.0 if not rest else 1.0])},
+    )
+    fold_is_proved(before, 0)
