@@ -67,7 +67,9 @@ def test_what_a_block_writes_is_seen() -> None:
         "b.onnx",
     }
     assert not written(Block("console", "$ bnfold convert a.onnx -o b.onnx --force\n$ bnfold inspect a.onnx\n", 1))
-    assert written(Block("python", 'bnfold.convert(\n    "a.pt",\n    "b.onnx",\n    arch="c:d",\n)\n', 1)) == {"b.onnx"}
+    assert written(Block("python", 'bnfold.convert(\n    "a.pt",\n    "b.onnx",\n    arch="c:d",\n)\n', 1)) == {
+        "b.onnx"
+    }
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
