@@ -2,8 +2,8 @@
 
     python examples/export_unfolded.py [model.onnx] [--network preact_resnet]
 
-It is one of the networks of models/, which were trained on handwritten digits, as torch.onnx.export writes it when it is
-told to optimise nothing: by default it folds some of the BatchNorms itself. An existing file is replaced.
+It is one of the networks of models/, which were trained on handwritten digits, as torch.onnx.export writes it when told
+to optimise nothing: by default it folds some of the BatchNorms itself. An existing file is replaced.
 """
 
 from __future__ import annotations
