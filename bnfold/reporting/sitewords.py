@@ -12,8 +12,8 @@ NUMBERS = ("gap", "accumulated", "before", "local")
 
 LEGEND = (
     "Parts of the value's own scale. gap: between both models in float64. accumulated: the error that has come "
-    "together up to the value; before: that of the unfolded model. local: what the value's own operator rounds. A value in "
-    "another unit agrees up to a scale and a shift per channel, as a fold means it to; it has no gap."
+    "together up to the value; before: that of the unfolded model. local: what the value's own operator rounds. A "
+    "value in another unit agrees up to a scale and a shift per channel, as a fold means it to; it has no gap."
 )
 
 
