@@ -212,7 +212,7 @@ def verify(
 
     Args:
         before: A `torch.nn.Module`, `torch.export.ExportedProgram`, `onnx.ModelProto` or `onnx_ir.Model`, or the path
-            of a file that holds one. It is not changed.
+            of a file that holds one, or what `fold` returned. It is not changed.
         after: The same, of any kind; where one is ONNX and the other PyTorch, or either is a Module, inputs and outputs
             go together that have the same name, or the same place.
         inputs: Arrays or tensors to run both on, by name or in the model's order; for a Module, what it is called with
