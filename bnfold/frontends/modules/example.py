@@ -67,8 +67,9 @@ def _described(module: nn.Module, call: Call) -> str:
     except (TypeError, ValueError):
         named, unnamed = call.kwargs, call.args
     said = [_kind(leaf) for leaf in pytree.tree_leaves(unnamed)]
-    leaves, _ = pytree.tree_flatten_with_path(named)
-    said += [f"{path[0].key}{pytree.keystr(path[1:])} {_kind(leaf)}" for path, leaf in leaves]
+    for name, value in named.items():
+        leaves, _ = pytree.tree_flatten_with_path(value)
+        said += [f"{name}{pytree.keystr(path)} {_kind(leaf)}" for path, leaf in leaves]
     return ", ".join(said) or "a call without arguments"
 
 
