@@ -64,6 +64,7 @@ def spoken(function: Callable[..., Any]) -> Callable[..., Any]:
             error.args = (error.what,)
             raise
 
+    call.__module__ = "bnfold"  # where pickle finds it
     return call
 
 

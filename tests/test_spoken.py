@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_public_functions_keep_their_name_and_signature(name: str) -> None:
     assert function.__name__ == name
     assert function.__wrapped__.__doc__ == function.__doc__
     assert inspect.signature(function) == inspect.signature(function.__wrapped__)
+    assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_a_caller_reads_arguments_and_the_command_line_flags(tmp_path: Path) -> None:
