@@ -21,15 +21,17 @@ from bnfold.errors import (
     UsageError,
 )
 from bnfold.reasons import Reason
+from bnfold.spoken import spoken
 
 if TYPE_CHECKING:
     from bnfold.benchmark.bench import bench
     from bnfold.benchmark.latency import Timing
     from bnfold.evaluation.accuracy import Accuracy, accuracy
-    from bnfold.pipeline.folding import Folded, fold
+    from bnfold.pipeline.folding import fold
     from bnfold.pipeline.isolation import Limits
     from bnfold.pipeline.line import convert, drift
     from bnfold.pipeline.restore import restore
+    from bnfold.planning.folded import Folded
     from bnfold.planning.plan import Plan, Site
     from bnfold.reporting.report import Report
     from bnfold.verification.verify import Verdict, verify
@@ -38,7 +40,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Accuracy": "evaluation.accuracy",
-    "Folded": "pipeline.folding",
+    "Folded": "planning.folded",
     "Limits": "pipeline.isolation",
     "Plan": "planning.plan",
     "Report": "reporting.report",
@@ -89,6 +91,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'bnfold' has no attribute {name!r}")
     value = getattr(import_module(f"bnfold.{_LAZY[name]}"), name)
+    if name.islower():  # a function
+        value = spoken(value)
     globals()[name] = value
     return value
 

@@ -1,6 +1,6 @@
 """Fold inside an export pipeline: torch.export, fold, and on to .pt2 or ONNX.
 
-    python examples/fold_in_an_export_pipeline.py OUTPUT_FOLDER
+    python examples/fold_in_an_export_pipeline.py [exported]
 
 The program that torch.export makes is folded between capturing and writing. Its inputs, outputs and open dimensions
 stay; what comes out is a program like any other, for torch.export.save, AOTInductor, ExecuTorch or torch.onnx.export.
@@ -31,7 +31,9 @@ def trained() -> torch.nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path("exported"), help="where to write, default: exported, here"
+    )
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -49,6 +51,7 @@ def main() -> None:
     onnx_program.save(folder / "iresnet.onnx")
     verdict = bnfold.verify(program, folder / "iresnet.onnx")
     print("the ONNX file is the same function:", verdict.passed)
+    print(f"written to {folder}")
 
 
 if __name__ == "__main__":

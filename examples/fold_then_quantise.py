@@ -1,6 +1,6 @@
 """Fold, then quantise to int8, and count the right answers.
 
-    python examples/fold_then_quantise.py OUTPUT_FOLDER
+    python examples/fold_then_quantise.py [quantised]
 
 A BatchNorm that no convolution precedes stays an operator of its own in a quantised network, and its result is rounded
 once more. So the network is folded first. Here onnxruntime quantises it (static, QDQ, int8 weights per channel): it
@@ -65,7 +65,9 @@ def right(model: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path("quantised"), help="where to write, default: quantised, here"
+    )
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -80,6 +82,7 @@ def main() -> None:
     operators = Counter(node.op_type for node in onnx.load(small).graph.node)
     print(f"float32: {right(folder / 'folded.onnx'):.1%} right, int8: {right(small):.1%} right")
     print(f"BatchNorms in the int8 model: {operators['BatchNormalization']}")
+    print(f"written to {folder}")
 
 
 if __name__ == "__main__":

@@ -1795,6 +1795,48 @@ MUTANTS: tuple[Mutant, ...] = (
         "    if True:",
         ("tests/reporting/picture/test_picture.py",),
     ),
+    Mutant(
+        "the distance of two units looks like an error",
+        "bnfold/reporting/sitewords.py",
+        'return None if state == "unit" else gap',
+        "return gap",
+        ("tests/reporting/test_render.py", "tests/reporting/page/test_html.py"),
+    ),
+    Mutant(
+        "a note that every weight was found is printed always",
+        "bnfold/loading/weights.py",
+        'return note.startswith("state dict: ") and note.endswith(" 0 missing, 0 unexpected")',
+        "return False",
+        ("tests/reporting/test_render.py",),
+    ),
+    Mutant(
+        "inputs that a network does not take are said to be beyond torch",
+        "bnfold/frontends/modules/fold.py",
+        "            refuse_what_it_does_not_take(module, call)\n",
+        "",
+        ("tests/test_typical_python_mistakes.py",),
+    ),
+    Mutant(
+        "a failing call leaves its marks on the network",
+        "bnfold/frontends/modules/example.py",
+        "copy.deepcopy((module, call.args, call.kwargs))",
+        "(module, call.args, call.kwargs)",
+        ("tests/test_typical_python_mistakes.py",),
+    ),
+    Mutant(
+        "Python callers read flags",
+        "bnfold/spoken.py",
+        "            error.hint = in_python(error.hint, function.__name__)\n",
+        "",
+        ("tests/test_spoken.py",),
+    ),
+    Mutant(
+        "weights are loaded into the network that the caller passed as arch",
+        "bnfold/loading/arch.py",
+        "return copy.deepcopy(_call(factory, name_of(factory), keywords))",
+        "return _call(factory, name_of(factory), keywords)",
+        ("tests/test_typical_python_mistakes.py",),
+    ),
 )
 
 

@@ -1,8 +1,10 @@
-"""The code that stands in the documents, and a folder in which all of it can run.
+"""The code that stands in the documents, and a folder that holds what a clone holds.
 
 A fenced block of `console` holds commands behind `$ `, a block of `python` a piece of a program; the pieces of one
 document are one program. What stands under a command is what it prints: each line must be found in what it prints, in
-that order, and `...` stands for anything.
+that order, and `...` stands for anything. A block of `sh` holds commands alone, to be pasted, and `text output` behind
+it what the last of them prints. Nothing else stands ready: what a command reads lies in the clone, or an earlier block
+of the page has written it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ DOCS = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name
 PAGES = (ROOT / "README.md", ROOT / "models" / "README.md", *DOCS)
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = {"text", "yaml", "toml", "json", "mermaid"}  # pictures and files, which other tests read
+INSTALLING = ("python -m venv ", "pip install ")  # what an `sh` block begins with, and the tests have behind them
+CONVERT = re.compile(r"""bnfold\.convert\(\s*"[^"]*",\s*"([^"]*)"[^)]*\)""")
+CLONED = ("README.md", "constraints.txt", "docs", "examples", "models", "pyproject.toml")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
     """The commands of a block, and the lines each is said to print."""
+    if block.kind == "sh":
+        yield from ((line, []) for line in block.text.splitlines() if not line.startswith(INSTALLING))
+        return
     command, printed = "", []
     for line in block.text.replace("\\\n", " ").splitlines():
         if line.startswith("$ "):
@@ -103,51 +111,24 @@ def _bnfold(arguments: list[str], folder: Path) -> tuple[int, str]:
     return code, printed.getvalue()
 
 
-def furnish(folder: Path) -> None:
-    """Puts into a folder what the documents speak of: networks, weights, models, data."""
-    import numpy as np
-    import onnxsim
-    import torch
-
-    for name in ("models", "examples"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "mypackage").mkdir()
-    (folder / "mypackage" / "__init__.py").touch()
-    shutil.copy(ROOT / "models" / "architectures.py", folder / "mypackage" / "nets.py")
-    shutil.copy(ROOT / "models" / "preact_resnet.pt", folder / "weights.pt")
-    module = _network(folder / "models")
-    example = torch.zeros(2, 1, 8, 8)
-    program = torch.onnx.export(
-        module,
-        (example,),
-        input_names=["x"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-    )
-    program.save(folder / "model.onnx")
-    import onnx
-
-    simplified, _ = onnxsim.simplify(onnx.load(folder / "model.onnx"))
-    onnx.save(simplified, folder / "simplified.onnx")
-    with np.load(ROOT / "models" / "digits_test.npz") as digits:
-        x, y = digits["x"], digits["y"]
-    np.savez(folder / "test.npz", x=x, y=y)
-    np.savez(folder / "deployed.npz", x=0.25 * x + 0.4, y=y)
+def written(block: Block) -> set[str]:
+    """The files a block writes that bnfold does not replace unasked."""
+    named = set()
+    for command in block.text.replace("\\\n", " ").splitlines() if block.kind in ("console", "sh") else ():
+        words = command.removeprefix("$ ").split()
+        if words[:2] != ["bnfold", "convert"] or "--force" in words:
+            continue
+        default = f"{words[2].rpartition('.')[0]}.folded.onnx"
+        named.add(words[words.index("-o") + 1] if "-o" in words else default)
+    if block.kind == "python":
+        named |= {call[1] for call in CONVERT.finditer(block.text) if "force=True" not in call[0]}
+    return named
 
 
-def _network(models: Path) -> object:
-    import importlib.util
-
-    import torch
-
-    spec = importlib.util.spec_from_file_location("documented_architectures", models / "architectures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    architectures = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = architectures
-    spec.loader.exec_module(architectures)
-    module = architectures.preact_resnet()
-    module.load_state_dict(torch.load(models / "preact_resnet.pt", weights_only=True))
-    return module.eval()
+def clone(folder: Path) -> None:
+    """Puts into a folder what the pages speak of in a fresh clone: what git keeps, and nothing that was made of it."""
+    kept = subprocess.run(["git", "ls-files", "-z", *CLONED], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in kept.stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)

@@ -18,7 +18,7 @@ import bnfold
 PACKAGE = Path(bnfold.__file__).resolve().parent
 
 FLOORS = [  # a package has the floor of its name; a module whose own name stands here, its own
-    {"errors", "reasons", "wording", "fragment", "heap", "interrupts", "quiet", "specs"},
+    {"errors", "reasons", "wording", "fragment", "heap", "interrupts", "quiet", "specs", "spoken"},
     {"units.affine", "units.layout", "units.window"},
     {"units.graph", "units.system", "units.blocks"},
     {"units.laws"},

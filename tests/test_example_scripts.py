@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,17 +19,35 @@ RUNS: dict[str, tuple[list[str], list[str], set[str]]] = {
         ["17 BatchNorms, 0 left", "compiled, largest difference: ", "torch: "],
         set(),
     ),
+    "export_unfolded": ([], ["model.onnx: 17 BatchNorms in "], {"model.onnx"}),
     "fold_in_an_export_pipeline": (
-        ["out"],
-        ["blocks.0.body.0 stays: the only absorber pads with zeros", "the ONNX file is the same function: True"],
-        {"iresnet.pt2", "iresnet.onnx"},
+        [],
+        [
+            "blocks.0.body.0 stays: the only absorber pads with zeros",
+            "the ONNX file is the same function: True",
+            "written to exported",
+        ],
+        {"exported", "iresnet.pt2", "iresnet.onnx"},
     ),
     "fold_then_quantise": (
         ["out"],
-        ["float32: 99.0% right, int8: 99.0% right", "BatchNorms in the int8 model: 0"],
-        {"folded.onnx", "folded.int8.onnx"},
+        ["float32: 99.0% right, int8: 99.0% right", "BatchNorms in the int8 model: 0", "written to out"],
+        {"out", "folded.onnx", "folded.int8.onnx"},
     ),
 }
+
+
+def test_no_example_needs_an_argument() -> None:
+    for path in EXAMPLES:
+        asked = subprocess.run(
+            [sys.executable, str(path), "--help"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        usage = re.sub(r"\[[^][]*\]", "", asked.stdout.partition("\n\n")[0])
+        assert usage.split() == ["usage:", path.name], asked.stdout
 
 
 def test_every_example_is_run_and_linked() -> None:

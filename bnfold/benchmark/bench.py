@@ -65,7 +65,7 @@ def bench(
 
     Args:
         before: A `torch.nn.Module`, `torch.export.ExportedProgram`, `onnx.ModelProto` or `onnx_ir.Model`, or the path
-            of a file that holds one. It is not changed.
+            of a file that holds one, or what `fold` returned. It is not changed.
         after: The same, ONNX if `before` is and PyTorch if `before` is; None times `before` alone, with its control.
         inputs: Arrays or tensors to run on, as `verify` takes them; None draws them, at the batch of `specs`, else 1.
         runtimes: Of `RUNTIMES`: `ort`, `ort-as-written` and `openvino` for ONNX, `torch` and `torch-compile` for

@@ -117,6 +117,14 @@ class Timing:
         """The benchmark as it stands in `--json`."""
         return {**vars(self), "rows": [row.to_dict() for row in self.rows], "warnings": list(self.warnings)}
 
+    def __str__(self) -> str:
+        """The benchmark, one line per runtime."""
+        lines = []
+        for row in self.rows:
+            after = "" if row.after_ms is None else f" before, {row.after_ms:.3g} ms after"
+            lines.append(f"{row.runtime}, batch {self.batch}: {row.before_ms:.3g} ms{after}: {row.verdict}")
+        return "\n".join((*lines, *self.warnings))
+
     def _repr_html_(self) -> str:
         """The benchmark in a notebook."""
         return timing_html(self.to_dict())

@@ -33,6 +33,7 @@ from bnfold.running.runners import Runner
 from bnfold.running.subjects import Subject, open_subjects
 from bnfold.specs import InputSpec
 from bnfold.verification.compare import tolerance_for
+from bnfold.wording import printable
 
 LABELS_MISSING = "Give a .npz file with the arrays x and y, a folder of images by class, or batches (x, y)."
 
@@ -83,6 +84,12 @@ class Accuracy:
         names = ("metric", "data", "n", "before", "after", "delta", "low", "high", "p")
         more = ("agreement", "changed", "lost", "gained", "ties", "folded_only")
         return {name: getattr(self, name) for name in (*names, *more)}
+
+    def __str__(self) -> str:
+        """The measurement in one line."""
+        share = "" if self.changed is None else f", {self.changed} rows are given another class"
+        what = f"{self.metric} on {self.n} rows of {printable(self.data)}"
+        return f"{what}: {self.before:.4g} before, {self.after:.4g} after{share}"
 
 
 def accuracy(

@@ -6,13 +6,14 @@ This runs the user's own code, named on the command line; nothing here is taken 
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,15 +24,22 @@ from bnfold.wording import first_line
 if TYPE_CHECKING:
     import torch
 
+Arch = str | Callable[..., Any]
 FORMS = "Write it as pkg.mod:factory, path/file.py:factory, timm:NAME or torchvision:NAME."
 OFFERED = 12  # names that a hint lists
 
 
-def build(arch: str, arguments: Mapping[str, str] | None = None) -> torch.nn.Module:
+def name_of(arch: object) -> str:
+    """What messages call an `--arch`."""
+    return arch if isinstance(arch, str) else str(getattr(arch, "__qualname__", type(arch).__qualname__))
+
+
+def build(arch: Arch, arguments: Mapping[str, str] | None = None) -> torch.nn.Module:
     """The network of an `--arch`, in evaluation mode.
 
     Args:
-        arch: `pkg.mod:factory`, `path/file.py:factory`, `timm:NAME` or `torchvision:NAME`.
+        arch: `pkg.mod:factory`, `path/file.py:factory`, `timm:NAME` or `torchvision:NAME`; or the factory itself, e.g.
+            the class. A network is copied.
         arguments: Keyword arguments of the factory as text; what reads as a Python literal is one.
 
     Raises:
@@ -39,21 +47,30 @@ def build(arch: str, arguments: Mapping[str, str] | None = None) -> torch.nn.Mod
     """
     import torch
 
-    where, colon, name = arch.rpartition(":")
-    if not (where and colon and name):
-        raise UsageError(f"--arch {arch!r} names no factory", FORMS)
     keywords = {key: _value(text) for key, text in (arguments or {}).items()}
-    with importable(os.path.dirname(os.path.abspath(where)) if _is_path(where) else os.getcwd()):
-        if where in ("timm", "torchvision"):
-            built = _from_library(where, name, arch, keywords)
-        else:
-            built = _call(_factory(where, name, arch), arch, keywords)
+    built = _named(arch, keywords) if isinstance(arch, str) else _given(arch, keywords)
     if not isinstance(built, torch.nn.Module):
         raise UsageError(
-            f"--arch {arch} built an object of type {type(built).__name__}, not a torch.nn.Module",
+            f"--arch {name_of(arch)} built an object of type {type(built).__name__}, not a torch.nn.Module",
             "Name another factory.",
         )
     return built.eval()
+
+
+def _named(arch: str, keywords: Mapping[str, object]) -> object:
+    where, colon, name = arch.rpartition(":")
+    if not (where and colon and name):
+        raise UsageError(f"--arch {arch!r} names no factory", FORMS)
+    with importable(os.path.dirname(os.path.abspath(where)) if _is_path(where) else os.getcwd()):
+        if where in ("timm", "torchvision"):
+            return _from_library(where, name, arch, keywords)
+        return _call(_factory(where, name, arch), arch, keywords)
+
+
+def _given(factory: object, keywords: Mapping[str, object]) -> object:
+    """A factory that is there as an object; the weights go into a network of its own."""
+    with redirect_stdout(sys.stderr):
+        return copy.deepcopy(_call(factory, name_of(factory), keywords))
 
 
 def parse_arch_args(pairs: list[str]) -> dict[str, str]:

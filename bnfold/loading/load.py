@@ -35,6 +35,7 @@ from bnfold.specs import MAX_BYTES, parse_bytes
 from bnfold.wording import KNOWN_FORMATS, first_line, printable
 
 if TYPE_CHECKING:
+    from bnfold.loading.arch import Arch
     from bnfold.recipes.remodel import FoldedState
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -64,7 +65,7 @@ class Loaded:
 def load(
     path: str | os.PathLike[str],
     *,
-    arch: str | None = None,
+    arch: Arch | None = None,
     arch_args: Mapping[str, str] | None = None,
     trust_pickle: bool = False,
     max_bytes: int | str = MAX_BYTES,
@@ -74,7 +75,7 @@ def load(
 
     Args:
         path: The file.
-        arch: The code that builds the network, for files that hold weights only.
+        arch: The code that builds the network, for files that hold weights only: its name, or the factory itself.
         arch_args: Keyword arguments of that code, as text.
         trust_pickle: Whether what the file holds may be run.
         max_bytes: What the file, and all tensors in it together, may have at most: a number, or text like `"4GB"`.
@@ -231,10 +232,10 @@ def _sniff_zip(file: IO[bytes], name: str) -> str:
 
 
 def _build(
-    content: object, name: str, arch: str | None, arch_args: Mapping[str, str] | None
+    content: object, name: str, arch: Arch | None, arch_args: Mapping[str, str] | None
 ) -> tuple[object, tuple[str, ...], bool]:
     """The network with the weights of a file, notes, and whether they are folded ones."""
-    from bnfold.loading.arch import build
+    from bnfold.loading.arch import build, name_of
 
     assert isinstance(content, Mapping)
     folded = folded_in(content, name)
@@ -246,10 +247,10 @@ def _build(
         )
     module = build(arch, arch_args)
     if folded is None:
-        return module, fill(module, content, name, arch), False
+        return module, fill(module, content, name, name_of(arch)), False
     from bnfold.recipes.remodel import restore_into
 
-    return module, restore_into(module, folded, name, arch), True
+    return module, restore_into(module, folded, name, name_of(arch)), True
 
 
 def _read_onnx(opened: Opened) -> tuple[object, tuple[str, ...]]:

@@ -139,6 +139,11 @@ def fill(module: torch.nn.Module, state: Mapping[str, Any], path: str, arch: str
     return f"state dict: {counts}", *(f"weights stored as {have} are used as {use}" for have, use in converted)
 
 
+def is_no_news(note: str) -> bool:
+    """Whether a note says that every key matched, which is as it should be."""
+    return note.startswith("state dict: ") and note.endswith(" 0 missing, 0 unexpected")
+
+
 def _match(state: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
     """The checkpoint's values by the network's keys, and the keys the network does not have."""
     matched: dict[str, Any] = {}

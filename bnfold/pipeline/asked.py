@@ -89,6 +89,20 @@ def by_name(given: Given, names: Sequence[str]) -> tuple[Given, tuple[str, ...]]
     return replace(given, data=data), (note,) if note else ()
 
 
+def check_paths(function: str, *paths: object) -> None:
+    """Refuses a model in memory where a file is read.
+
+    Raises:
+        UsageError: Something is no path.
+    """
+    for path in paths:
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise UsageError(
+                f"bnfold.{function} takes a path, not a {type(path).__name__}",
+                "Fold a network or model that is in memory with bnfold.fold(model, example_inputs).",
+            )
+
+
 def check_level(level: str) -> None:
     """Refuses a level of verification that does not exist."""
     if level not in LEVELS:

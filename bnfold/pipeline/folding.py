@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnfold.errors import UsageError
 from bnfold.planning.choices import Choices
 from bnfold.planning.exclusion import patterns_of
-from bnfold.planning.plan import Plan
+from bnfold.planning.folded import Folded
 from bnfold.quiet import quiet
-
-
-@dataclass(frozen=True)
-class Folded:
-    """A folded model and what was done to it.
-
-    Attributes:
-        model: The same kind of object as went in.
-        plan: The fate of every BatchNorm.
-    """
-
-    model: Any
-    plan: Plan
 
 
 def fold(
@@ -61,6 +48,7 @@ def fold(
         UsageError: For any other kind, a Module in training mode, or arguments that do not fit.
         UnsupportedError: For a Module that torch cannot export, or whose weights are not there.
     """
+    _refuse_files(model)
     choices = Choices(leftover, norm_affine, duplicate, patterns_of(exclude))
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if _comes_from_torch(model):
@@ -85,6 +73,20 @@ def fold(
         f"not a {kind}",
         "Pass the model itself.",
     )
+
+
+def _refuse_files(model: Any) -> None:
+    """What belongs to `convert`: a path, and weights without their network."""
+    if isinstance(model, (str, os.PathLike)):
+        raise UsageError(
+            f"bnfold.fold takes a model in memory, not a path: {os.fspath(model)!r}",
+            "Use bnfold.convert(path, output); where the file holds weights only, with arch=.",
+        )
+    if isinstance(model, Mapping):
+        raise UsageError(
+            "bnfold.fold takes a network, not a state dict, which holds weights only",
+            "Call model.load_state_dict(state) and pass model.eval(), or use bnfold.convert(path, output, arch=...).",
+        )
 
 
 def _fold_torch(

@@ -16,6 +16,7 @@ from typing import Any
 
 from bnfold.benchmark.bench import DEFAULT_MIN_TIME_S, check_options
 from bnfold.errors import UsageError
+from bnfold.loading.arch import Arch
 from bnfold.pipeline.asked import (
     Data,
     Progress,
@@ -23,6 +24,7 @@ from bnfold.pipeline.asked import (
     TimingOptions,
     check_asked,
     check_level,
+    check_paths,
     output_format,
     read_given,
 )
@@ -53,7 +55,7 @@ def convert(
     model: StrPath,
     output: StrPath | None = None,
     *,
-    arch: str | None = None,
+    arch: Arch | None = None,
     arch_args: Mapping[str, str] | None = None,
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
@@ -94,7 +96,8 @@ def convert(
         model: A file of any format `load` knows.
         output: The file to write; its suffix picks the format: `.onnx`, `.pt2` (an exported program), `.safetensors` or
             `.pt` (the folded state dict, for `restore`). None takes `MODEL-stem.folded.onnx` beside the model.
-        arch: The code that builds the network, for checkpoints: `pkg.mod:factory` or `path/file.py:factory`.
+        arch: The code that builds the network, for checkpoints: `pkg.mod:factory`, `path/file.py:factory`, or the
+            class or function itself.
         arch_args: Keyword arguments of that code.
         inputs: Shapes of the example inputs, `[NAME:]SHAPE[:DTYPE]`.
         input_data: Arrays to export, verify and time with: a `.npy` or `.npz` file, or the arrays themselves.
@@ -148,6 +151,7 @@ def convert(
         return isolated("convert", locals())
     from bnfold.writing.export import check_writable
 
+    check_paths("convert", model, output)
     tell = progress or _silent
     given = read_given(
         inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
@@ -197,7 +201,7 @@ def convert(
 def inspect(
     model: StrPath,
     *,
-    arch: str | None = None,
+    arch: Arch | None = None,
     arch_args: Mapping[str, str] | None = None,
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
@@ -246,7 +250,7 @@ def verify(
     before: StrPath,
     after: StrPath,
     *,
-    arch: str | None = None,
+    arch: Arch | None = None,
     arch_args: Mapping[str, str] | None = None,
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
@@ -281,7 +285,7 @@ def drift(
     model: StrPath,
     data: DataSource,
     *,
-    arch: str | None = None,
+    arch: Arch | None = None,
     arch_args: Mapping[str, str] | None = None,
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,
@@ -302,6 +306,7 @@ def drift(
     """
     if isolate is not None:
         return isolated("drift", locals())
+    check_paths("drift", model)
     tell = progress or _silent
     given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes)
     opened = open_data(data, given)
@@ -315,7 +320,7 @@ def bench(
     before: StrPath,
     after: StrPath | None = None,
     *,
-    arch: str | None = None,
+    arch: Arch | None = None,
     arch_args: Mapping[str, str] | None = None,
     inputs: Sequence[str | InputSpec] = (),
     input_data: StrPath | Data | None = None,

@@ -18,6 +18,7 @@ from bnfold.running.subjects import OnnxSubject, Subject, open_subjects
 if TYPE_CHECKING:
     import onnx_ir
 
+    from bnfold.loading.arch import Arch
     from bnfold.loading.load import Loaded
 
 
@@ -35,7 +36,7 @@ class Source:
     """
 
     path: StrPath
-    arch: str | None
+    arch: Arch | None
     arch_args: Mapping[str, str] | None
     trust_pickle: bool
     opset: int | None

@@ -20,6 +20,7 @@ from bnfold.units.graph import Affine, Graph
 from bnfold.units.laws import read_laws
 from bnfold.units.solver import Solution, Solver
 from bnfold.units.system import System
+from bnfold.wording import LONGEST_LINE, listed, printable
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,16 @@ class Plan:
             },
             "sites": [site.to_dict() for site in self.sites],
         }
+
+    def __str__(self) -> str:
+        """The plan in a few lines: how many BatchNorms go, which stay and why, and what to know besides."""
+        went = ", ".join(f"{n} {word}" for n, word in ((self.folded, "folded"), (self.merged, "merged")) if n)
+        noun = "BatchNorm" if self.batch_norms == 1 else "BatchNorms"
+        lines = [f"{self.batch_norms} {noun} → {self.kept}{f' ({went})' if went else ''}"]
+        for reason in dict.fromkeys(site.reason for site in self.sites if site.reason is not None):
+            names = [site.name for site in self.sites if site.reason is reason]
+            lines.append(f"{len(names)} kept, {reason.code}: {reason.text}: {listed(names)}")
+        return "\n".join(printable(line, LONGEST_LINE) for line in (*lines, *self.notes))
 
     def _repr_html_(self) -> str:
         """The plan in a notebook: what stays first."""

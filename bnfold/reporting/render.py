@@ -17,8 +17,10 @@ from rich.text import Text
 
 from bnfold.benchmark.latency import Timing
 from bnfold.evaluation.accuracy import Accuracy
+from bnfold.loading.weights import is_no_news
 from bnfold.planning.plan import Plan, Site
 from bnfold.reporting.report import Report
+from bnfold.reporting.sitewords import LEGEND, NUMBERS, STATES, gap_shown
 from bnfold.statistics.drift import Drift, Layer
 from bnfold.statistics.recalibrate import Recalibration
 from bnfold.verification.localise import SiteError
@@ -32,8 +34,6 @@ LONGEST_SENTENCE = 1000
 OUTPUTS_SHOWN = 10
 
 SITES_SHOWN = 10
-
-SITE_STATES = {"differs": "differs", "same": "same", "unit": "other unit", "unknown": "unclear"}
 
 KEPT_SHOWN = 10
 
@@ -173,20 +173,14 @@ def _print_operators(report: Report, console: Console) -> None:
 
 def _same_function(verdict: Verdict) -> str:
     if verdict.proved:
-        return f"The same function: {verdict.extent}, and compared on {_inputs(verdict)}"
+        return f"The same function: {verdict.extent}; run on {_inputs(verdict)} as well"
     return f"The same function on {_inputs(verdict)} ({verdict.level})"
 
 
 def _print_verification(verdict: Verdict, console: Console, verbose: bool) -> None:
-    worst = max((output.rel for output in verdict.outputs if output.rel is not None), default=None)
     state, style = ("passed", "green") if verdict.passed else ("FAILED", "red")
-    largest = "" if worst is None else f": within {worst:.2g} of the output scale"
-    if verdict.proved:
-        largest = f": {verdict.extent}{largest.replace(':', ',')}"
     console.print()
-    console.print(
-        Text.assemble(("Verification ", "bold"), (state, style), f" ({verdict.level}, {_inputs(verdict)}){largest}")
-    )
+    console.print(Text.assemble(("Verification ", "bold"), (state, style), f": {verdict.found}"))
     for sentence in verdict.failures:
         print_sentence(sentence, console, "red")
     for sentence in verdict.notes:
@@ -213,29 +207,24 @@ def _print_errors(sites: Sequence[SiteError], console: Console, verbose: bool) -
     shown = sites if verbose else sites[:SITES_SHOWN]
     rest = len(sites) - len(shown)
     title = f"Error at every site (the worst {len(shown)} of {len(sites)})" if rest else "Error at every site"
-    columns = [Column("site"), Column("operator"), Column("value")]
-    columns += [Column(name, True) for name in ("apart", "local", "so far", "before")]
+    columns = [Column("site"), Column("operator"), Column("state")]
+    columns += [Column(name, True) for name in NUMBERS]
     rows = [
         (
             site.site or site.value,
             site.node,
-            SITE_STATES[site.state],
-            _float(site.gap, 2),
-            _float(site.local, 2),
-            _float(site.accumulated, 2),
-            _float(site.before, 2),
+            STATES[site.state],
+            *(
+                _float(value, 2)
+                for value in (gap_shown(site.state, site.gap), site.accumulated, site.before, site.local)
+            ),
         )
         for site in shown
     ]
     _print_table(title, columns, rows, console)
     if rest:
         print_sentence(f"and {rest} more; -v lists all", console, "dim")
-    print_sentence(
-        "parts of the value's scale: apart in float64, rounded by the operator alone, and come together so far, "
-        "after and before",
-        console,
-        "dim",
-    )
+    print_sentence(LEGEND, console, "dim")
 
 
 def _print_benchmark(timing: Timing, console: Console) -> None:
@@ -295,7 +284,7 @@ def _print_accuracy(found: Accuracy, console: Console) -> None:
         said = f"the same prediction for {100 * found.agreement:.4g} % of the rows"
         ties = f"; {found.ties} of the {found.changed} others {'is a tie' if found.ties == 1 else 'are ties'}"
         print_sentence(f"{said}{f'{ties} within the error allowed' if found.changed else ''}", console)
-    if found.p is not None and found.low is not None and found.high is not None:
+    if found.p is not None and found.low is not None and found.high is not None and found.changed:
         print_sentence(
             f"{found.lost} right before and wrong after, {found.gained} the other way round: McNemar's exact "
             f"p = {found.p:.3g}, 95 % interval of the change {found.low:+.3g} to {found.high:+.3g}",
@@ -306,8 +295,8 @@ def _print_accuracy(found: Accuracy, console: Console) -> None:
 def _print_drift(found: Drift, console: Console, verbose: bool) -> None:
     _print_layers("Drift", found.layers, console, verbose)
     print_sentence(
-        f"in standard deviations, root mean square over the channels; from {found.limit:.3g} on, {found.n} rows say "
-        "that it is neither sampling noise nor what mini-batches do in training",
+        f"drift: how far the data's mean and spread are from the stored ones, in stored standard deviations; above "
+        f"{found.limit:.3g} a layer has drifted, less can be chance with {found.n} rows",
         console,
         "dim",
     )
@@ -343,7 +332,7 @@ def _share(value: float, metric: str) -> str:
 
 
 def _print_notes(report: Report, console: Console, verbose: bool) -> None:
-    notes = [*report.notes]
+    notes = [note for note in report.notes if verbose or not is_no_news(note)]
     if verbose:
         notes += [f"{key}: {value}" for key, value in report.environment.items() if not isinstance(value, dict)]
         packages = report.environment.get("packages", {})

@@ -19,7 +19,7 @@ from bnfold.reporting.picture.picture import Picture
 from bnfold.statistics.drift import Drift
 from bnfold.statistics.recalibrate import Recalibration
 from bnfold.verification.verify import Verdict
-from bnfold.wording import inert, to_json
+from bnfold.wording import inert, printable_lines, to_json
 
 SCHEMA = 1
 
@@ -149,6 +149,18 @@ class Report:
     def to_json(self) -> str:
         """The same as text: indented, with the picture, which is long, on a line of its own at the end."""
         return run_text(self.to_dict())
+
+    def __str__(self) -> str:
+        """The report in a few lines: what folds and what stays, the checks, and where the result lies."""
+        drift = self.drift and f"{self.drift.drifted} of {len(self.drift.layers)} BatchNorms drifted"
+        parts = [self.plan, self.verification, self.benchmark, self.accuracy, drift]
+        lines = [str(part) for part in parts if part is not None]
+        lines += [f"check failed: {failure}" for failure in self.failures]
+        if self.command == "convert" and self.output is not None:
+            lines.append(f"Written to {self.output.path}")
+        if self.rejected is not None:
+            lines.append(f"Not written; left as {self.rejected}")
+        return printable_lines("\n".join(lines) or f"{self.command} of {self.source.path}")
 
     def _repr_html_(self) -> str:
         """The report in a notebook: its verdict, the numbers behind it, and what stays."""

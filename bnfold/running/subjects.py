@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bnfold.data.feeds import InputDecl, make_feeds, model_inputs
 from bnfold.errors import UnsafeError, UnsupportedError, UsageError
 from bnfold.loading.onnxfile import stored_bytes
+from bnfold.planning.folded import Folded
 from bnfold.quiet import quiet
 from bnfold.running.openvinorunner import OpenVinoRunner
 from bnfold.running.runners import (
@@ -216,7 +217,9 @@ class _File:
 
 
 def _read(model: object) -> object:
-    """What a path holds; anything else as it is."""
+    """What a path holds, and the model of what `fold` gave; anything else as it is."""
+    if isinstance(model, Folded):
+        return model.model
     if not isinstance(model, (str, os.PathLike)):
         return model
     from bnfold.loading.load import load

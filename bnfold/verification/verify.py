@@ -34,6 +34,7 @@ from bnfold.verification.compare import EXACT, RATIO, Difference, check_toleranc
 from bnfold.verification.inside import look_inside
 from bnfold.verification.proof import Proof, prove
 from bnfold.verification.yardstick import OutputError, errors, float64_runner, worst_errors
+from bnfold.wording import LONGEST_LINE, printable
 
 if TYPE_CHECKING:
     from bnfold.certificate import Certificate
@@ -122,8 +123,25 @@ class Verdict:
             return f"compared on {self.inputs} input{'' if self.inputs == 1 else 's'}"
         return f"proved for all inputs{' as torch exports them' if self.exported else ''}"
 
+    @property
+    def found(self) -> str:
+        """What was shown and measured, in words."""
+        worst = max((output.rel for output in self.outputs if output.rel is not None), default=None)
+        largest = "" if worst is None else f", largest difference {worst:.2g} of the output's scale"
+        ran = f"run on {self.inputs} input{'' if self.inputs == 1 else 's'}" if self.inputs else "not run"
+        if self.proved:
+            extent = self.extent.replace("proved for", "proved the same function for", 1)
+            return f"{extent}; {ran} as well{largest}"
+        return f"{ran}, not proved{largest}"
+
     def __bool__(self) -> bool:
         return self.passed
+
+    def __str__(self) -> str:
+        """The verdict in a few lines."""
+        said = f"{'The same function' if self.passed else 'Not the same function'}: "
+        found = self.found.replace("proved the same function for", "proved for", 1)
+        return "\n".join(printable(line, LONGEST_LINE) for line in (said + found, *self.failures, *self.notes))
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as it stands in `--json`."""
@@ -194,7 +212,7 @@ def verify(
 
     Args:
         before: A `torch.nn.Module`, `torch.export.ExportedProgram`, `onnx.ModelProto` or `onnx_ir.Model`, or the path
-            of a file that holds one. It is not changed.
+            of a file that holds one, or what `fold` returned. It is not changed.
         after: The same, of any kind; where one is ONNX and the other PyTorch, or either is a Module, inputs and outputs
             go together that have the same name, or the same place.
         inputs: Arrays or tensors to run both on, by name or in the model's order; for a Module, what it is called with

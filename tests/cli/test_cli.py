@@ -314,7 +314,7 @@ def test_convert_prints_the_report_and_nothing_else(
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines()[0] == "1 BatchNorm → 0 (1 folded)"
-    assert "Verification passed (full, 4 inputs): proved for all inputs, within " in out
+    assert "Verification passed: proved the same function for all inputs; run on 4 inputs as well, largest " in out
     assert out.splitlines()[-1] == "Written to model.folded.onnx"
     assert "\x1b" not in out
     assert (folder / "model.folded.onnx").exists()
@@ -326,7 +326,7 @@ def test_networks_are_proved_and_drawn(checkpoints: Path, folder: Path, capsys: 
     assert main(["convert", net, *how, "-o", "f.safetensors"]) == 0
     assert main(["verify", net, "f.safetensors", *how, "--html", "r.html", "--json", "r.json"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "The same function: proved for all inputs as torch exports them, and compared on " in said
+    assert "The same function: proved for all inputs as torch exports them; run on " in said
     assert "for the call input ?×3×6×6: it trusts the exporter" in said
     run = json.loads((folder / "r.json").read_text())
     assert (run["verification"]["exported"], run["verification"]["certificate"]["proved"]) == (True, True)
@@ -357,7 +357,7 @@ def test_a_checkpoint_is_converted(checkpoints: Path, folder: Path, capsys: pyte
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith("1 BatchNorm → 0 (1 folded)\n")
-    assert "state dict: 7 matched, 0 missing, 0 unexpected" in out
+    assert "state dict: " not in out
     assert [node.op_type for node in onnx.load(folder / "out.onnx").graph.node] == ["Conv", "Relu"]
 
 
@@ -391,7 +391,7 @@ def test_verify_says_yes_and_no(model: str, folder: Path, capsys: pytest.Capture
     onnx.save(tiny.folded(), folder / "right.onnx")
     onnx.save(tiny.folded(off_by=0.1), folder / "wrong.onnx")
     assert main(["verify", model, "right.onnx"]) == 0
-    assert capsys.readouterr().out.startswith("The same function: proved for all inputs, and compared on 4 inputs\n")
+    assert capsys.readouterr().out.startswith("The same function: proved for all inputs; run on 4 inputs as well\n")
     assert main(["verify", model, "wrong.onnx"]) == 1
     out, err = capsys.readouterr()
     assert out.startswith("Not the same function\n")
@@ -407,7 +407,7 @@ def test_verify_says_yes_and_no(model: str, folder: Path, capsys: pytest.Capture
 def test_verify_takes_arrays(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(folder / "x.npz", x=np.zeros((2, 3, 6, 6), np.float32))
     assert main(["verify", model, model, "--input-data", "x.npz"]) == 0
-    assert capsys.readouterr().out.startswith("The same function: proved for all inputs, and compared on 1 input\n")
+    assert capsys.readouterr().out.startswith("The same function: proved for all inputs; run on 1 input as well\n")
 
 
 def test_bench_times_one_or_two(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

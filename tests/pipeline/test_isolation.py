@@ -56,8 +56,11 @@ def test_arguments_that_cannot_be_sent() -> None:
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (Limits(seconds=0), "--max-time 0 is no time\nPass a positive number of seconds."),
-        (Limits("much"), "--max-memory 'much' is no number of bytes\nWrite it like 500MB, 8GB or 8000000000."),
+        (Limits(seconds=0), "isolate=bnfold.Limits(seconds=0) is no time\nPass a positive number of seconds."),
+        (
+            Limits("much"),
+            "isolate=bnfold.Limits(memory='much') is no number of bytes\nWrite it like 500MB, 8GB or 8000000000.",
+        ),
     ],
 )
 def test_limits_that_are_none(limits: Limits, words: str) -> None:

@@ -239,5 +239,5 @@ Drift
 
 
 def test_a_loader_that_is_no_loader(folder: Path) -> None:
-    with pytest.raises(UsageError, match="--recalibrate the loader is an object of type int, not a loader"):
+    with pytest.raises(UsageError, match="recalibrate the loader is an object of type int, not a loader"):
         bnfold.convert("model.onnx", recalibrate=3)  # type: ignore[arg-type]

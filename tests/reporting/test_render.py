@@ -13,10 +13,13 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from bnfold.benchmark.latency import Row, Side, Timing
+from bnfold.evaluation.accuracy import Accuracy
 from bnfold.planning.plan import Plan, Site
 from bnfold.reasons import Reason
 from bnfold.reporting.render import headline, print_report
 from bnfold.reporting.report import FileInfo, Report
+from bnfold.statistics.drift import Drift, Layer
+from bnfold.verification.localise import SiteError
 from bnfold.verification.verify import OutputCheck, Verdict
 
 WIDTHS = (40, 60, 80, 120, 200)
@@ -74,11 +77,10 @@ def test_it_says_everything() -> None:
         "bn3",
         "BatchNormalization       3      1      -2",
         "total                    8      5      -3",
-        "Verification passed (quick, 4 inputs): within 2.5e-07 of the output scale",
+        "Verification passed: run on 4 inputs, not proved, largest difference 2.5e-07 of the output's scale",
         "Latency at batch 1 on 2 threads",
         "1.25 ms   1 ms     1.25×    1.200–1.300  0.980–1.020",
         "ort: 1.25× faster",
-        "state dict: 9 matched, 0 missing, 0 unexpected",
         "Size 2.05 kB → 1.02 kB",
         "Written to model.onnx",
     ):
@@ -257,3 +259,38 @@ def test_off_a_terminal_there_are_no_escapes() -> None:
     stream = io.StringIO()
     print_report(reports.report(), Console(file=stream, width=80))
     assert "\x1b" not in stream.getvalue()
+
+
+def test_that_every_weight_was_found_is_no_news() -> None:
+    all_there = "state dict: 9 matched, 0 missing, 0 unexpected"
+    assert all_there not in rendered(reports.report(), 120)
+    assert all_there in rendered(reports.report(), 120, verbose=True)
+    assert all_there in reports.report().to_dict()["notes"]
+    some = "state dict: 9 matched, 0 missing, 2 unexpected"
+    assert some in rendered(reports.report(notes=(some,)), 120)
+
+
+def test_a_value_in_another_unit_does_not_look_like_an_error() -> None:
+    site = SiteError("bn", "conv", "Conv", "y", "unit", 0.87, None, None, 1e-8)
+    text = rendered(reports.report(verification=Verdict(True, "quick", 4, (), sites=(site,))), 160)
+    assert re.search(r"bn +conv +other unit +– +– +– +1e-08", text)
+    assert re.search(r"site +operator +state +gap +accumulated +before +local", text)
+    assert "0.87" not in text
+    apart = replace(site, state="differs")
+    assert "0.87" in rendered(reports.report(verification=Verdict(False, "quick", 4, (), sites=(apart,))), 160)
+
+
+def test_mcnemar_is_told_only_where_predictions_changed() -> None:
+    same = Accuracy("top1", "d.npz", 10, 0.9, 0.9, 1.0, 0, 0, 0, 0, 1.0, -0.1, 0.1)
+    assert "McNemar" not in rendered(reports.report(accuracy=same), 120)
+    moved = replace(same, agreement=0.9, changed=1, lost=1)
+    assert "McNemar's exact p = 1" in rendered(reports.report(accuracy=moved), 120)
+
+
+def test_drift_says_what_its_limit_means() -> None:
+    layer = Layer("bn", 4, 0.5, 0.5, 0.1, 2, 0.9)
+    text = rendered(reports.report(drift=Drift("d.npz", 64, (layer,))), 300)
+    assert (
+        "drift: how far the data's mean and spread are from the stored ones, in stored standard deviations; above "
+        "0.395 a layer has drifted, less can be chance with 64 rows"
+    ) in text

@@ -105,5 +105,5 @@ def test_convert_says_that_it_needs_a_verification(tmp_path: Path) -> None:
     assert [row["site"] for row in report["verification"]["sites"] if row["site"]] == ["bn"]
     with pytest.raises(UsageError) as refused:
         bnfold.convert(path, tmp_path / "other.onnx", per_site=True, verify="off")
-    assert refused.value.what == "--per-site compares inside the models, and --verify off compares nothing"
+    assert refused.value.what == 'per_site=True compares inside the models, and verify="off" compares nothing'
     assert refused.value.hint == "Leave one out."

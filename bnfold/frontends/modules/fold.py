@@ -10,13 +10,14 @@ have to change, and the BatchNorms could not go without it, the result is the pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnfold.errors import UnsupportedError, UsageError
 from bnfold.frontends.aten.editor import Editor
@@ -25,6 +26,7 @@ from bnfold.frontends.aten.functional import functional
 from bnfold.frontends.aten.merge import merges_of
 from bnfold.frontends.aten.planned import plan_program
 from bnfold.frontends.aten.program import Reading, View
+from bnfold.frontends.modules.example import call_of, refuse_what_it_does_not_take
 from bnfold.frontends.modules.graphs import unflattened
 from bnfold.frontends.modules.map import Changes, map_changes, store
 from bnfold.frontends.modules.merge import Carrier, carry_out
@@ -34,7 +36,8 @@ from bnfold.frontends.modules.trial import Call, do_the_same, do_the_same_unwrit
 from bnfold.heap import give_back
 from bnfold.planning.choices import AS_USUAL, Choices
 from bnfold.planning.plan import Plan
-from bnfold.wording import printable
+from bnfold.reasons import Reason
+from bnfold.wording import listed, printable
 
 Folded = tuple[nn.Module, Plan, tuple[str, ...]]
 
@@ -66,7 +69,7 @@ def fold_module(
         raise UsageError(f"prefer is {prefer!r}", "Pass 'module' or 'graph'.")
     module, notes = unwrapped(module)
     refuse(module)
-    call = _call(example_inputs, dynamic_shapes)
+    call = call_of(example_inputs, dynamic_shapes)
     try:
         ours = copied(module, sharing=prefer == "module")
     except Exception as error:
@@ -77,7 +80,19 @@ def fold_module(
     else:
         made, plan = _as_graph(_opened(ours, call, choices)[0])
         words = ("the result is a graph, not the class that came in",)
-    return made, replace(plan, notes=(*notes, *words))
+    return made, replace(plan, notes=(*notes, *words, *_in_training(module, plan)))
+
+
+def _in_training(module: nn.Module, plan: Plan) -> tuple[str, ...]:
+    """What to say of BatchNorms that were left in training mode inside a network in evaluation mode."""
+    names = [path for path, layer in module.named_modules() if isinstance(layer, _BatchNorm) and layer.training]
+    if not names or not any(site.reason is Reason.TRAINING for site in plan.sites):
+        return ()
+    verb = "is" if len(names) == 1 else "are"
+    return (
+        f"{listed(names)} {verb} in training mode, though the network is not: the statistics are those of the "
+        "batch; where that is not meant, call model.eval() and fold again",
+    )
 
 
 class _Attempt:
@@ -216,6 +231,7 @@ def _exported(module: nn.Module, call: Call) -> ExportedProgram:
         try:
             return torch.export.export(module, call.args, call.kwargs or None, dynamic_shapes=call.dynamic_shapes)
         except Exception as error:
+            refuse_what_it_does_not_take(module, call)
             raise UnsupportedError(
                 f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}",
                 "Call torch.export.export(model, args) on its own; its full report names the line of forward.",
@@ -226,19 +242,6 @@ def _as_graph(rounds: Rounds) -> tuple[nn.Module, Plan]:
     """The folded program as a module with the names of the one it was exported from."""
     rounds.run()
     return unflattened(rounds.editor.finished()), rounds.plan()
-
-
-def _call(example_inputs: Any, dynamic_shapes: Any) -> Call:
-    if example_inputs is None:
-        raise UsageError(
-            "bnfold.fold needs example inputs to follow an nn.Module",
-            "Pass bnfold.fold(model, (torch.randn(1, 3, 224, 224),)), with inputs of the right shape.",
-        )
-    if isinstance(example_inputs, Mapping):
-        return Call((), dict(example_inputs), dynamic_shapes)
-    if isinstance(example_inputs, Sequence):
-        return Call(tuple(example_inputs), {}, dynamic_shapes)
-    return Call((example_inputs,), {}, dynamic_shapes)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from bnfold.reporting.page.facts import STATUSES, Row, Run
 from bnfold.reporting.page.plots import linear_axis, log_axis
 from bnfold.reporting.page.words import NONE, milliseconds, number, percent, plural, size, span
+from bnfold.reporting.sitewords import LEGEND, NUMBERS, STATES, gap_shown
 
 INTO_SHOWN = 4
 FIRST_WEIGHTS = 12
@@ -87,7 +88,8 @@ def errors(run: Run) -> Section | None:
         "rows": rows,
         "notes": checked.get("notes") or (),
         "per_site": [_site_error(row) for row in per_site[:SITES_SHOWN]],
-        "per_site_columns": _columns("value", "state", "-gap", "-accumulated", "-before", "-local"),
+        "per_site_columns": _columns("value", "state", *(f"-{name}" for name in NUMBERS)),
+        "per_site_legend": LEGEND,
     }
 
 
@@ -95,8 +97,8 @@ def _site_error(row: Mapping[str, Any]) -> list[str]:
     name = row.get("site") or row.get("node") or row.get("value") or NONE
     return [
         str(name),
-        str(row.get("state") or NONE),
-        *(number(row.get(key)) for key in ("gap", "accumulated", "before", "local")),
+        STATES.get(str(row.get("state")), NONE),
+        *(number(gap_shown(row.get("state"), row.get(key)) if key == "gap" else row.get(key)) for key in NUMBERS),
     ]
 
 
@@ -163,7 +165,7 @@ def accuracy(run: Run) -> Section | None:
     if found.get("agreement") is not None:
         facts.append(("same prediction", percent(found["agreement"])))
         facts.append(("changed", f"{number(found.get('changed'))}, of which {number(found.get('ties'))} are ties"))
-    if found.get("p") is not None:
+    if found.get("p") is not None and found.get("changed"):
         facts.append(("McNemar's exact p", number(found["p"])))
         facts.append(("95 % interval of the change", span((found.get("low"), found.get("high")))))
     flips = None

@@ -56,12 +56,15 @@ def test_what_other_versions_add_is_shown_where_it_is_known() -> None:
             "accumulated": 2e-7,
             "before": 1e-7,
             "local": None,
-        }
+        },
+        {"site": "bn2", "node": "conv2", "state": "unit", "gap": 0.87, "accumulated": None, "before": None},
     ]
     assert problem_of(json.loads(json.dumps(run))) == ""
     page = render_html(run)
     for text in ("1.5 → 1.5 ms", "the machine was busy", "2e-7", "2 threads, cuda"):
         assert text in page
+    assert "other unit" in page
+    assert "0.87" not in page.partition("<script")[0]  # the run itself, to download, keeps it
     assert "Per-site drift was not measured" not in page
 
 
