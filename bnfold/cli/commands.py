@@ -54,6 +54,8 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             from bnfold.pipeline.isolation import DEFAULT_SECONDS, Limits
 
             arguments["isolate"] = Limits(memory, DEFAULT_SECONDS if seconds is None else seconds)
+        if wanted.paths:
+            _check_inputs(command, arguments)
         for path in wanted.paths:
             check_writable(path, force=True)
             _check_report_file(path, arguments)
@@ -69,6 +71,19 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         return CheckFailed.exit_code
 
     return terminal.guard(work)
+
+
+def _check_inputs(command: str, arguments: dict[str, Any]) -> None:
+    """Refuses a model that is not there before anything is said about outputs.
+
+    Raises:
+        UnreadableError: There is no such file.
+    """
+    from bnfold.loading.places import check_file
+
+    for name in ("model", "before", "after"):
+        if arguments.get(name) is not None:
+            check_file(arguments[name], f"bnfold {command}" if name == "model" else "")
 
 
 def _check_report_file(path: str, arguments: dict[str, Any]) -> None:

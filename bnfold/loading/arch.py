@@ -18,6 +18,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import BnfoldError, UsageError
+from bnfold.loading.factories import check_call, defined_in
+from bnfold.loading.places import CHECK, nearest_file
 from bnfold.wording import first_line
 
 if TYPE_CHECKING:
@@ -39,9 +41,7 @@ def build(arch: str, arguments: Mapping[str, str] | None = None) -> torch.nn.Mod
     """
     import torch
 
-    where, colon, name = arch.rpartition(":")
-    if not (where and colon and name):
-        raise UsageError(f"--arch {arch!r} names no factory", FORMS)
+    where, name = check_arch(arch)
     keywords = {key: _value(text) for key, text in (arguments or {}).items()}
     with importable(os.path.dirname(os.path.abspath(where)) if _is_path(where) else os.getcwd()):
         if where in ("timm", "torchvision"):
@@ -54,6 +54,24 @@ def build(arch: str, arguments: Mapping[str, str] | None = None) -> torch.nn.Mod
             "Name another factory.",
         )
     return built.eval()
+
+
+def check_arch(arch: str) -> tuple[str, str]:
+    """Where the code of an `--arch` is and what it is called there, as far as can be told without running it.
+
+    Raises:
+        UsageError: It names no factory, or a file that is not there.
+    """
+    where, colon, name = arch.rpartition(":")
+    if not (where and colon and name):
+        path = where or arch.strip(":")
+        defined = defined_in(path)[:OFFERED] if os.path.isfile(path) else []
+        name = defined[0] if len(defined) == 1 else "NAME"
+        hint = f"Pass --arch {path}:{name}. It defines {', '.join(defined)}." if defined else FORMS
+        raise UsageError(f"--arch {arch!r} names no factory", hint)
+    if _is_path(where):
+        _check_source(where, arch, "--arch")
+    return where, name
 
 
 def parse_arch_args(pairs: list[str]) -> dict[str, str]:
@@ -145,8 +163,7 @@ def _module_of_package(where: str, arch: str, flag: str) -> ModuleType:
 
 def _module_of_file(where: str, arch: str, flag: str) -> ModuleType:
     path = os.path.abspath(where)
-    if not os.path.isfile(path):
-        raise UsageError(f"{flag} {arch}: there is no file {where}", "Check the path.")
+    _check_source(where, arch, flag)
     private = f"_bnfold_arch_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(private, path)
     if spec is None or spec.loader is None:
@@ -161,6 +178,12 @@ def _module_of_file(where: str, arch: str, flag: str) -> ModuleType:
     return module
 
 
+def _check_source(where: str, arch: str, flag: str) -> None:
+    if not os.path.isfile(where):
+        hint = nearest_file(where, lambda name: name.endswith(".py")) or CHECK
+        raise UsageError(f"{flag} {arch}: there is no file {where}", hint)
+
+
 def _call(factory: Any, arch: str, keywords: Mapping[str, object]) -> object:
     import torch
 
@@ -170,6 +193,7 @@ def _call(factory: Any, arch: str, keywords: Mapping[str, object]) -> object:
         raise UsageError(
             f"--arch {arch} is an object of type {type(factory).__name__}, not a factory", "Name a function or a class."
         )
+    check_call(factory, arch, keywords)
     try:
         return factory(**keywords)
     except (Exception, SystemExit) as error:

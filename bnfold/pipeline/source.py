@@ -8,8 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bnfold.data.feeds import check_given
 from bnfold.errors import UsageError
+from bnfold.loading.arch import check_arch
 from bnfold.loading.onnxfile import stored_bytes
+from bnfold.loading.places import check_file
 from bnfold.pipeline.asked import Given, Progress, StrPath, by_name
 from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.runners import count_operators
@@ -40,6 +43,24 @@ class Source:
     trust_pickle: bool
     opset: int | None
     max_bytes: int | str
+
+    def check(self, command: str, after: StrPath | None = None) -> None:
+        """Refuses what cannot be opened, before any work.
+
+        Args:
+            command: What is asked for, to say how a file is passed.
+            after: A second file, if there may be one.
+
+        Raises:
+            UnreadableError: There is no such file.
+            UsageError: `arch` names no code.
+        """
+        one_file = command in ("convert", "inspect", "drift")
+        check_file(self.path, f"bnfold {command}" if one_file else "")
+        if after is not None:
+            check_file(after)
+        if self.arch is not None:
+            check_arch(self.arch)
 
     def loaded(self, *, arch_may_be_superfluous: bool = False) -> Loaded:
         """What stands in the file; where `arch` is for several files, it may have been meant for another one."""
@@ -76,6 +97,8 @@ def open_model(command: str, source: Source, given: Given, tell: Progress) -> tu
     assert isinstance(unfolded, onnx_ir.Model)
     given, said = by_name(given, input_names(unfolded))
     notes += said
+    if unfolded is loaded.model and (given.specs or given.data is not None):
+        check_given(unfolded, given.specs, given.data if isinstance(given.data, Mapping) else None)
     report = Report(
         command,
         FileInfo(os.fspath(source.path), loaded.sha256, loaded.format),

@@ -139,7 +139,7 @@ REFUSALS = {
     "--arch names no file": (
         ["net.pt", "--arch", "nets.py:net"],
         2,
-        "error[USAGE]: --arch nets.py:net: there is no file nets.py\nCheck the path.\n",
+        "error[USAGE]: --arch nets.py:net: there is no file nets.py\nDid you mean net.py?\n",
     ),
     "--arch names nothing in it": (
         ["net.pt", "--arch", "net.py:nett"],
