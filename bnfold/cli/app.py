@@ -13,8 +13,9 @@ import typer
 
 from bnfold.cli import options as o
 from bnfold.cli.commands import explain_reasons, report_run, run_command
-from bnfold.cli.defaults import defaults
-from bnfold.cli.terminal import Terminal, as_bug, print_error, usage_error, write
+from bnfold.cli.defaults import IN_FORCE, Defaults, defaults
+from bnfold.cli.terminal import Terminal, as_bug, print_error, write
+from bnfold.cli.usage import usage_error
 from bnfold.errors import BnfoldError, InternalError, UsageError
 from bnfold.interrupts import INTERRUPTED, WORDS, exit_code
 
@@ -336,15 +337,18 @@ def _leave(command: str, arguments: dict[str, Any]) -> None:
     raise typer.Exit(run_command(command, arguments))
 
 
-def _defaults(command: Any) -> dict[str, dict[str, Any]]:
-    """What a file says the flags are by default, by command and parameter."""
+def _defaults(command: Any) -> tuple[Defaults, dict[str, dict[str, Any]]]:
+    """What a file says the flags are by default, and the same by command and parameter."""
     parameters = {
         name: {max(p.opts, key=len).removeprefix("--"): p for p in sub.params if p.param_type_name == "option"}
         for name, sub in command.commands.items()
     }
     flags = {name: {flag: p.multiple for flag, p in each.items()} for name, each in parameters.items()}
     found = defaults(flags)
-    return {name: {parameters[name][flag].name: value for flag, value in each.items()} for name, each in found.items()}
+    return found, {
+        name: {parameters[name][flag].name: value for flag, value in each.items()}
+        for name, each in found.values.items()
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -357,8 +361,14 @@ def main(argv: list[str] | None = None) -> int:
         The exit code.
     """
     command = typer.main.get_command(app)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    IN_FORCE.set(Defaults())
     try:
-        code = command.main(args=argv, prog_name="bnfold", standalone_mode=False, default_map=_defaults(command))
+        found, values = _defaults(command)
+        IN_FORCE.set(found.beside(words))
+        code = command.main(args=words, prog_name="bnfold", standalone_mode=False, default_map=values)
     except BnfoldError as error:
         print_error(error)
         return error.exit_code
@@ -372,7 +382,8 @@ def main(argv: list[str] | None = None) -> int:
         if not hasattr(error, "format_message"):  # Typer's own errors have it; where their class lives has changed
             print_error(as_bug(error))
             return InternalError.exit_code
-        print_error(usage_error(error))
+        context = getattr(error, "ctx", None)
+        print_error(IN_FORCE.get().blamed(usage_error(error), getattr(context, "info_name", None) or ""))
         return UsageError.exit_code
     if code == INTERRUPTED:  # from Typer, if the signal came before our own work
         code = exit_code()

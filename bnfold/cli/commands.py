@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold.cli.defaults import IN_FORCE, Defaults
 from bnfold.cli.terminal import Terminal, write
 from bnfold.errors import CheckFailed, UsageError
 from bnfold.reporting.reportfiles import Files
@@ -37,6 +38,7 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         quiet=arguments.pop("quiet"),
         color=not arguments.pop("no_color"),
         progress=not arguments.pop("no_progress"),
+        blamed=lambda error: IN_FORCE.get(Defaults()).blamed(error, command),
     )
 
     def work() -> int:

@@ -151,7 +151,16 @@ def convert(
 
     tell = progress or _silent
     given = read_given(
-        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+        inputs,
+        input_data,
+        dynamic,
+        fail_on,
+        command="convert",
+        seed=seed,
+        mean=mean,
+        std=std,
+        scale=scale,
+        max_bytes=max_bytes,
     )
     options = TimingOptions(runtimes, threads, min_time, device)
     target = default_output(model) if output is None else Path(output)
@@ -228,7 +237,16 @@ def inspect(
         return isolated("inspect", locals())
     tell = progress or _silent
     given = read_given(
-        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+        inputs,
+        input_data,
+        dynamic,
+        fail_on,
+        command="inspect",
+        seed=seed,
+        mean=mean,
+        std=std,
+        scale=scale,
+        max_bytes=max_bytes,
     )
     choices = Choices(norm_affine=norm_affine, duplicate=duplicate, exclude=patterns_of(exclude))
     source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
@@ -271,7 +289,7 @@ def verify(
     if isolate is not None:
         return isolated("verify", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
+    given = read_given(inputs, input_data, fail_on=fail_on, command="verify", seed=seed, max_bytes=max_bytes)
     source = Source(before, arch, arch_args, trust_pickle, None, max_bytes)
     source.check("verify", after)
     asked = open_measurement(data, metric, given)
@@ -308,7 +326,18 @@ def drift(
     if isolate is not None:
         return isolated("drift", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes)
+    given = read_given(
+        inputs,
+        input_data,
+        (),
+        fail_on,
+        command="drift",
+        seed=seed,
+        mean=mean,
+        std=std,
+        scale=scale,
+        max_bytes=max_bytes,
+    )
     source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
     source.check("drift")
     opened = open_data(data, given)
@@ -341,7 +370,7 @@ def bench(
     if isolate is not None:
         return isolated("bench", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
+    given = read_given(inputs, input_data, fail_on=fail_on, command="bench", seed=seed, max_bytes=max_bytes)
     options = TimingOptions(runtimes, threads, min_time, device)
     check_options(runtimes, threads, min_time, device)
     source = Source(before, arch, arch_args, trust_pickle, None, max_bytes)

@@ -167,7 +167,8 @@ def test_code_that_fails_is_quoted(here: Path, arch: str, doing: str, said: str)
 
 def test_an_argument_the_factory_does_not_take(here: Path) -> None:
     assert refusal("arch_code.py:net", depth="3") == (
-        "error[USAGE]: --arch arch_code.py:net takes no argument 'depth'\nIt takes width=4, kind='linear'."
+        "error[USAGE]: --arch arch_code.py:net takes no argument 'depth'\n"
+        "Did you mean --arch-arg width=3? It takes width=4, kind='linear'."
     )
 
 
