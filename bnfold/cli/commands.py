@@ -158,8 +158,8 @@ def _failure(report: Report) -> CheckFailed:
     found = [] if verdict is None else list(verdict.failures)
     if report.rejected is not None:
         hint = f"The folded model was left as {report.rejected} for inspection."
-    elif found:
-        hint = "If such a difference is acceptable, allow it with --rtol or --atol; names and shapes must agree."
+    elif verdict is not None and found:
+        hint = verdict.advice
     else:
         hint = "The report says what was measured; change the model or the condition."
     return CheckFailed("; ".join([*found, *report.failures]), hint)

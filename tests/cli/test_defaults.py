@@ -148,7 +148,7 @@ def test_the_command_line_goes_before_the_file(
         ('threads = "one"', ["convert", "m.onnx"], "threads: --threads 'one' is no whole number"),
         ("[bench]\nthreads = 'one'", ["bench", "m.onnx"], "threads: --threads 'one' is no whole number"),
         ('fail-on = "kep>0"', ["inspect", "m.onnx"], "fail-on: --fail-on 'kep>0': no metric is called 'kep'"),
-        ("min-time = -1", ["bench", "m.onnx"], "min-time: --min-time "),
+        ("min-time = -1", ["bench", "m.onnx"], "min-time: the time to measure must be positive, not -1 s"),
         ('verify = "fast"', ["convert", "m.onnx"], "verify: no level of verification is called 'fast'"),
     ],
 )
