@@ -17,7 +17,7 @@ from bnfold.cli.defaults import IN_FORCE, Defaults, defaults
 from bnfold.cli.terminal import Terminal, as_bug, print_error, write
 from bnfold.cli.usage import usage_error
 from bnfold.errors import BnfoldError, InternalError, UsageError
-from bnfold.interrupts import INTERRUPTED, WORDS, exit_code
+from bnfold.interrupts import INTERRUPTED, WORDS, exit_code, words
 
 app = typer.Typer(
     name="bnfold",
@@ -361,14 +361,14 @@ def main(argv: list[str] | None = None) -> int:
         The exit code.
     """
     command = typer.main.get_command(app)
-    words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["help"]:
-        words = [*words[1:], "--help"]
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
     IN_FORCE.set(Defaults())
     try:
         found, values = _defaults(command)
-        IN_FORCE.set(found.beside(words))
-        code = command.main(args=words, prog_name="bnfold", standalone_mode=False, default_map=values)
+        IN_FORCE.set(found.beside(given))
+        code = command.main(args=given, prog_name="bnfold", standalone_mode=False, default_map=values)
     except BnfoldError as error:
         print_error(error)
         return error.exit_code
@@ -388,5 +388,5 @@ def main(argv: list[str] | None = None) -> int:
     if code == INTERRUPTED:  # from Typer, if the signal came before our own work
         code = exit_code()
     if code in WORDS:
-        write(sys.stderr, f"{WORDS[code]}\n")
+        write(sys.stderr, f"{words(code)}\n")
     return code if isinstance(code, int) else 0

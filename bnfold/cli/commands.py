@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bnfold.cli.defaults import IN_FORCE, Defaults
 from bnfold.cli.terminal import Terminal, write
 from bnfold.errors import CheckFailed, UsageError
+from bnfold.interrupts import begin, doing
 from bnfold.reporting.reportfiles import Files
 from bnfold.wording import guess, printable
 from bnfold.writing.files import is_same_file
@@ -41,6 +42,8 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         blamed=lambda error: IN_FORCE.get(Defaults()).blamed(error, command),
     )
 
+    begin(certain=not (isolate or memory is not None or seconds is not None))
+
     def work() -> int:
         from bnfold.loading.arch import parse_arch_args
         from bnfold.pipeline import line as pipeline
@@ -63,8 +66,14 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             _check_report_file(path, arguments)
         if "html_file" in wanted.asked:  # the command has something to draw
             arguments["picture"] = wanted.need_picture
-        with terminal.reporting() as progress:
+        with terminal.reporting() as draw:
+
+            def progress(stage: str, done: float | None) -> None:
+                doing(stage)
+                draw(stage, done)
+
             report: Report = getattr(pipeline, command)(**arguments, progress=progress)
+        doing("writing the report")
         _print(report, wanted.asked.get("json_file"), terminal)
         wanted.write(report)
         if report.passed:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from bnfold.data.feeds import check_given
 from bnfold.errors import UsageError
 from bnfold.loading.arch import check_arch
 from bnfold.loading.onnxfile import stored_bytes
 from bnfold.loading.places import check_file
-from bnfold.pipeline.asked import Given, Progress, StrPath, by_name
+from bnfold.pipeline.asked import Data, Given, Progress, StrPath, by_name
+from bnfold.pipeline.stages import with_exporter_noted
 from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.runners import count_operators
 from bnfold.running.subjects import OnnxSubject, Subject, open_subjects
@@ -98,7 +101,7 @@ def open_model(command: str, source: Source, given: Given, tell: Progress) -> tu
     given, said = by_name(given, input_names(unfolded))
     notes += said
     if unfolded is loaded.model and (given.specs or given.data is not None):
-        check_given(unfolded, given.specs, given.data if isinstance(given.data, Mapping) else None)
+        check_given(unfolded, given.specs, _named(given.data, input_names(unfolded)))
     report = Report(
         command,
         FileInfo(os.fspath(source.path), loaded.sha256, loaded.format),
@@ -106,6 +109,8 @@ def open_model(command: str, source: Source, given: Given, tell: Progress) -> tu
         bytes_before=stored_bytes(unfolded, source.path if loaded.format == "onnx" else None),
         notes=notes,
     )
+    if loaded.format == "onnx":
+        report = with_exporter_noted(report, unfolded)
     return unfolded, given, report
 
 
@@ -172,6 +177,13 @@ def _input_names(loaded: Loaded) -> list[str]:
     from bnfold.tracing.examples import required_inputs
 
     return required_inputs(loaded.model)
+
+
+def _named(data: Data | None, names: Sequence[str]) -> Mapping[str, NDArray[Any]] | None:
+    """Data by the names of the inputs: an array without a name is for the only one."""
+    if data is None or isinstance(data, Mapping):
+        return data
+    return {names[0]: data} if len(names) == 1 else None
 
 
 def input_names(model: onnx_ir.Model) -> list[str]:

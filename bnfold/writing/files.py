@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from bnfold.errors import OutputError
-from bnfold.interrupts import check, shielded
+from bnfold.interrupts import check, placed, shielded
 from bnfold.wording import printable
 from bnfold.writing.staging import HASH_DIGITS, locked, mode_of, reported, save, sync_folder, temporary_folder
 
@@ -148,6 +148,7 @@ def move(
             _move_pair(written, target, data, mode)
         else:
             os.replace(written, target)
+        placed(target)
         _remove_unnamed(target, keep)
         try:
             sync_folder(folder)

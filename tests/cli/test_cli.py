@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -712,7 +713,25 @@ def test_ctrl_c_in_process_is_130(
 
     monkeypatch.setattr(pipeline, "inspect", interrupted)
     assert main(["inspect", model]) == 130
-    assert capsys.readouterr() == ("", "interrupted\n")
+    assert capsys.readouterr() == ("", "interrupted; nothing was written\n")
+
+
+def test_ctrl_c_says_in_which_step_and_what_was_written(
+    model: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "verified", interrupted)
+        assert main(["convert", model]) == 130
+        assert capsys.readouterr() == ("", "interrupted while writing; nothing was written\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("bnfold.cli.commands._print", interrupted)
+        assert main(["convert", model]) == 130
+        said = "interrupted while writing the report; model.folded.onnx was written\n"
+        assert capsys.readouterr() == ("", said)
+    assert main(["explain", "IO"]) == 0
 
 
 # As a process
@@ -782,7 +801,8 @@ def test_ctrl_c_leaves_nothing_behind(model: str, folder: Path) -> None:
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    assert (process.returncode, out) == (130, "")
+    assert re.fullmatch(r"interrupted while (writing|verifying|timing); nothing was written\n", err)
     assert files(folder) == before
     assert list(folder.glob(".*")) == []
 

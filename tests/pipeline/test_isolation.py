@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,5 +103,6 @@ def test_ctrl_c_ends_the_process_as_well() -> None:
     time.sleep(2)
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=30)
-    assert (run.returncode, out, err) == (130, b"", b"interrupted\n")
+    assert (run.returncode, out) == (130, b"")
+    assert re.fullmatch(rb"interrupted( while [a-z]+)?\n", err)  # what the other process had written is not known here
     assert not any(Path(f"/proc/{child}").exists() for child in children)
