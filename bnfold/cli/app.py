@@ -14,6 +14,7 @@ import typer
 from bnfold.cli import options as o
 from bnfold.cli.commands import explain_reasons, report_run, run_command
 from bnfold.cli.defaults import IN_FORCE, Defaults, defaults
+from bnfold.cli.helping import GroupedCommand, GroupedCommands, help_width
 from bnfold.cli.terminal import Terminal, as_bug, print_error, write
 from bnfold.cli.usage import usage_error
 from bnfold.errors import BnfoldError, InternalError, UsageError
@@ -21,6 +22,7 @@ from bnfold.interrupts import INTERRUPTED, WORDS, exit_code, words
 
 app = typer.Typer(
     name="bnfold",
+    cls=GroupedCommands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,6 +57,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold convert model.onnx",
         "bnfold convert weights.pt --arch nets.py:resnet --input 1x3x224x224",
@@ -65,7 +68,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
         "bnfold convert model.onnx --data test.npz --metric top1 --fail-on 'top1.delta<-0.001'",
         "bnfold convert model.onnx --recalibrate deployed.npz --data test.npz",
         "bnfold convert model.onnx --fail-on 'kept>0' --json report.json",
-    )
+    ),
 )
 def convert(
     model: o.ModelFile,
@@ -123,12 +126,13 @@ def convert(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold inspect model.onnx",
         "bnfold inspect model.onnx -v",
         "bnfold inspect model.onnx --graph model.svg",
         "bnfold inspect weights.pt --arch nets.py:resnet --fail-on 'kept>0'",
-    )
+    ),
 )
 def inspect(
     model: o.ModelFile,
@@ -170,6 +174,7 @@ def inspect(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold verify model.onnx model.folded.onnx",
         "bnfold verify model.onnx simplified.onnx --input x:1x3x320x320 --rtol 1e-4",
@@ -177,7 +182,7 @@ def inspect(
         "bnfold verify model.onnx simplified.onnx --per-site -v",
         "bnfold verify model.onnx model.folded.onnx --data images/ --metric top5",
         "bnfold verify weights.pt folded.safetensors --arch nets.py:resnet",
-    )
+    ),
 )
 def verify(
     before: o.BeforeFile,
@@ -217,11 +222,12 @@ def verify(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold drift model.onnx --data deployed.npz",
         "bnfold drift weights.pt --arch nets.py:resnet --data images/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         "bnfold drift model.onnx --data deployed.npz --fail-on 'drift.drifted>0' --json drift.json",
-    )
+    ),
 )
 def drift(
     model: o.ModelFile,
@@ -256,13 +262,14 @@ def drift(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold bench model.onnx model.folded.onnx",
         "bnfold bench model.onnx model.folded.onnx --runtime ort --threads 1",
         "bnfold bench model.onnx --input 8x3x224x224 --min-time 10",
         "bnfold bench weights.pt folded.safetensors --arch nets.py:resnet --runtime torch,torch-compile",
         "bnfold bench weights.pt folded.safetensors --arch nets.py:resnet --device cuda",
-    )
+    ),
 )
 def bench(
     before: o.BeforeFile,
@@ -300,11 +307,12 @@ def bench(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold report run.json",
         "bnfold report run.json -o report.html",
         "bnfold report run.json -o summary.md",
-    )
+    ),
 )
 def report(
     run: o.RunFile,
@@ -323,10 +331,11 @@ def report(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold explain",
         "bnfold explain ZERO-PAD",
-    )
+    ),
 )
 def explain(code: o.Code = None, no_color: o.NoColor = False) -> None:
     """Say what a reason code means and what to do about it."""
@@ -368,7 +377,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found, values = _defaults(command)
         IN_FORCE.set(found.beside(given))
-        code = command.main(args=given, prog_name="bnfold", standalone_mode=False, default_map=values)
+        code = command.main(
+            args=given, prog_name="bnfold", standalone_mode=False, default_map=values, terminal_width=help_width()
+        )
     except BnfoldError as error:
         print_error(error)
         return error.exit_code
