@@ -145,8 +145,9 @@ def report_run(run: Path, output: Path | None, force: bool, terminal: Terminal) 
 
         target = os.fspath(run.with_name(f"{run.stem}.html") if output is None else output)
         form = form_of(target)
+        content = read_run(run)
         check_writable(target, force=force, source=run)
-        write_text(render(form, read_run(run)), target)
+        write_text(render(form, content), target)
         terminal.show(lambda console: console.print(f"Written to {printable(target)}"))
         return 0
 

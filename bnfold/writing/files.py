@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -44,7 +45,9 @@ def check_folder(name: str) -> None:
     if not os.path.isdir(folder):
         raise OutputError(f"{folder} is not a folder", OTHER)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} is not writable", OTHER)
+        where = os.path.abspath(folder)
+        hint = f"See who may write there: ls -ld {shlex.quote(where)}; or name another output: -o FILE."
+        raise OutputError(f"the folder {where} is not writable", hint)
 
 
 def check_name(name: str, room: int = 0) -> None:

@@ -264,7 +264,15 @@ def test_an_unwritable_folder_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root, every folder can be written to
     assert main(["convert", model, "-o", "out.onnx"]) == 5
-    assert capsys.readouterr() == ("", "error[OUTPUT]: the folder . is not writable\nName another output: -o FILE.\n")
+    said = f"error[OUTPUT]: the folder {folder} is not writable\n"
+    hint = f"See who may write there: ls -ld {folder}; or name another output: -o FILE.\n"
+    assert capsys.readouterr() == ("", said + hint)
+
+
+def test_a_run_that_is_not_there_is_said_before_its_page_could_not_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "absent/run.json"]) == 3
+    said = "error[UNREADABLE]: cannot read absent/run.json: No such file or directory\nCheck the path.\n"
+    assert capsys.readouterr() == ("", said)
 
 
 @pytest.mark.parametrize(
