@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from bnfold.interrupts import WORDS, exit_code, take
+from bnfold.interrupts import WORDS, exit_code, take, words
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     except KeyboardInterrupt:
         code = exit_code()
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(f"{WORDS[code]}\n")
+            sys.stderr.write(f"{words(code)}\n")
     if code in WORDS:
         # A Ctrl-C that was caught in the middle of an import makes Python end by the signal, whatever is returned here.
         for stream in (sys.stdout, sys.stderr):

@@ -12,7 +12,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
+
+from bnfold.wording import one_line
 
 INTERRUPTED = 130
 WORDS = {130: "interrupted", 143: "terminated", 129: "hung up"}  # by exit code: 128 and the signal's number
@@ -20,6 +23,18 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 _arrived: list[int] = []
+
+
+@dataclass
+class _Work:
+    """What is being done, for whoever interrupts it."""
+
+    step: str = ""
+    written: list[str] = field(default_factory=list)
+    certain: bool = False
+
+
+_work = _Work()
 
 
 class Stopped(KeyboardInterrupt):
@@ -48,6 +63,35 @@ def check() -> None:
 def exit_code() -> int:
     """The exit code of work that was interrupted, whatever libraries made of the exception on its way."""
     return 128 + _arrived[0] if _arrived else INTERRUPTED
+
+
+def begin(*, certain: bool = True) -> None:
+    """Begins work whose interruption says where it was.
+
+    Args:
+        certain: Whether every file that is put into its place is told here (`placed`), not in another process.
+    """
+    _work.step, _work.certain = "", certain
+    _work.written.clear()
+
+
+def doing(step: str) -> None:
+    """The work has come to a step, like `"verifying"`."""
+    _work.step = step
+
+
+def placed(path: str) -> None:
+    """A file is in its place, and stays there whatever happens."""
+    _work.written.append(path)
+
+
+def words(code: int) -> str:
+    """What is said of work that was interrupted: where it was, and what was written by then."""
+    said = f"{WORDS[code]} while {_work.step}" if _work.step else WORDS[code]
+    if _work.written:
+        verb = "was" if len(_work.written) == 1 else "were"
+        return one_line(f"{said}; {' and '.join(_work.written)} {verb} written")
+    return f"{said}; nothing was written" if _work.certain else said
 
 
 @contextmanager

@@ -1837,6 +1837,70 @@ MUTANTS: tuple[Mutant, ...] = (
         "return _call(factory, name_of(factory), keywords)",
         ("tests/test_typical_python_mistakes.py",),
     ),
+    # What a wrong call is told
+    Mutant(
+        "a missing input is found out after its output's folder",
+        "bnfold/pipeline/line.py",
+        '    source.check("convert")\n',
+        "",
+        ("tests/test_typical_mistakes.py",),
+    ),
+    Mutant(
+        "inspect does not hold --input to the model",
+        "bnfold/data/feeds.py",
+        '            _check(decl, given[decl.name].shape, "--input")\n            _dtype_of',
+        "            _dtype_of",
+        ("tests/test_typical_mistakes.py",),
+    ),
+    Mutant(
+        "a damaged pyproject.toml loses its defaults in silence",
+        "bnfold/cli/defaults.py",
+        'b"bnfold" not in text',
+        "True",
+        ("tests/cli/test_defaults.py",),
+    ),
+    Mutant(
+        "what was typed is blamed on the file",
+        "bnfold/cli/defaults.py",
+        "if flag not in self.typed and (named",
+        "if (named",
+        ("tests/cli/test_defaults.py",),
+    ),
+    Mutant(
+        "what a command never measures is found out at the end",
+        "bnfold/reporting/conditions.py",
+        "        if group not in MEASURES[command]:",
+        "        if group not in MEASURES:",
+        ("tests/reporting/test_conditions.py",),
+    ),
+    Mutant(
+        "a fixed batch after an open one is said to be another file",
+        "bnfold/verification/interface.py",
+        "if _declared_problem(ours, theirs, pinned=False):",
+        "if _declared_problem(ours, theirs, pinned=True):",
+        ("tests/verification/test_interface.py",),
+    ),
+    Mutant(
+        "an output in its place is not told to who interrupts",
+        "bnfold/writing/files.py",
+        "        placed(target)\n",
+        "",
+        ("tests/cli/test_cli.py", "-k", "ctrl_c_says"),
+    ),
+    Mutant(
+        "words of the help are broken",
+        "bnfold/cli/helping.py",
+        "break_long_words=False, break_on_hyphens=False",
+        "break_long_words=True",
+        ("tests/cli/test_helping.py",),
+    ),
+    Mutant(
+        "a factory that takes everything is refused its arguments",
+        "bnfold/loading/factories.py",
+        "if not any(p.kind is p.VAR_KEYWORD for p in parameters):",
+        "if parameters:",
+        ("tests/loading/test_factories.py",),
+    ),
 )
 
 

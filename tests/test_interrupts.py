@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from bnfold import interrupts
-from bnfold.interrupts import Stopped, check, exit_code, shielded, take
+from bnfold.interrupts import Stopped, begin, check, doing, exit_code, placed, shielded, take, words
 
 
 @pytest.fixture(autouse=True)
 def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(interrupts, "_arrived", [])
+    monkeypatch.setattr(interrupts, "_work", interrupts._Work())
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -118,3 +119,22 @@ def test_a_signal_that_was_lost_in_a_destructor_is_raised_again() -> None:
     with pytest.raises(Stopped):
         check()
     assert exit_code() == 130
+
+
+def test_work_that_was_interrupted_says_where_and_what_was_written() -> None:
+    assert words(130) == "interrupted"
+    begin()
+    assert words(130) == "interrupted; nothing was written"
+    doing("verifying")
+    assert words(143) == "terminated while verifying; nothing was written"
+    placed("out.onnx")
+    placed("run\x1b.json")
+    assert words(130) == "interrupted while verifying; out.onnx and run\N{REPLACEMENT CHARACTER}.json were written"
+    begin()
+    assert words(130) == "interrupted; nothing was written"
+
+
+def test_what_another_process_may_have_written_is_not_claimed() -> None:
+    begin(certain=False)
+    doing("folding")
+    assert words(130) == "interrupted while folding"

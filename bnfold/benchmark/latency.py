@@ -107,7 +107,10 @@ class Timing:
     def warnings(self) -> tuple[str, ...]:
         """Why the numbers may not be what a quiet machine gives, one sentence each."""
         cores = os.cpu_count() or 1
-        found = [f"{row.runtime}: the machine is noisy ({'; '.join(row.noise)})" for row in self.rows if row.noise]
+        noisy = {row.runtime: "; ".join(row.noise) for row in self.rows if row.noise}
+        found = [f"{runtime}: the machine is noisy ({said})" for runtime, said in noisy.items()]
+        if len(noisy) > 1:
+            found = [f"the machine is noisy ({'; '.join(f'{runtime}: {said}' for runtime, said in noisy.items())})"]
         if self.load_average is not None and self.load_average > cores:
             noun = "core" if cores == 1 else "cores"
             found.append(f"the machine was busy before: a load average of {self.load_average:.1f} on {cores} {noun}")

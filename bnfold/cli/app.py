@@ -13,13 +13,16 @@ import typer
 
 from bnfold.cli import options as o
 from bnfold.cli.commands import explain_reasons, report_run, run_command
-from bnfold.cli.defaults import defaults
-from bnfold.cli.terminal import Terminal, as_bug, print_error, usage_error, write
+from bnfold.cli.defaults import IN_FORCE, Defaults, defaults
+from bnfold.cli.helping import GroupedCommand, GroupedCommands, help_width
+from bnfold.cli.terminal import Terminal, as_bug, print_error, write
+from bnfold.cli.usage import usage_error
 from bnfold.errors import BnfoldError, InternalError, UsageError
-from bnfold.interrupts import INTERRUPTED, WORDS, exit_code
+from bnfold.interrupts import INTERRUPTED, WORDS, exit_code, words
 
 app = typer.Typer(
     name="bnfold",
+    cls=GroupedCommands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,6 +57,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold convert model.onnx",
         "bnfold convert weights.pt --arch nets.py:resnet --input 1x3x224x224",
@@ -64,7 +68,7 @@ def _root(context: typer.Context, version: o.Version = False) -> None:
         "bnfold convert model.onnx --data test.npz --metric top1 --fail-on 'top1.delta<-0.001'",
         "bnfold convert model.onnx --recalibrate deployed.npz --data test.npz",
         "bnfold convert model.onnx --fail-on 'kept>0' --json report.json",
-    )
+    ),
 )
 def convert(
     model: o.ModelFile,
@@ -122,12 +126,13 @@ def convert(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold inspect model.onnx",
         "bnfold inspect model.onnx -v",
         "bnfold inspect model.onnx --graph model.svg",
         "bnfold inspect weights.pt --arch nets.py:resnet --fail-on 'kept>0'",
-    )
+    ),
 )
 def inspect(
     model: o.ModelFile,
@@ -169,6 +174,7 @@ def inspect(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold verify model.onnx model.folded.onnx",
         "bnfold verify model.onnx simplified.onnx --input x:1x3x320x320 --rtol 1e-4",
@@ -176,7 +182,7 @@ def inspect(
         "bnfold verify model.onnx simplified.onnx --per-site -v",
         "bnfold verify model.onnx model.folded.onnx --data images/ --metric top5",
         "bnfold verify weights.pt folded.safetensors --arch nets.py:resnet",
-    )
+    ),
 )
 def verify(
     before: o.BeforeFile,
@@ -216,11 +222,12 @@ def verify(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold drift model.onnx --data deployed.npz",
         "bnfold drift weights.pt --arch nets.py:resnet --data images/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
         "bnfold drift model.onnx --data deployed.npz --fail-on 'drift.drifted>0' --json drift.json",
-    )
+    ),
 )
 def drift(
     model: o.ModelFile,
@@ -255,13 +262,14 @@ def drift(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold bench model.onnx model.folded.onnx",
         "bnfold bench model.onnx model.folded.onnx --runtime ort --threads 1",
         "bnfold bench model.onnx --input 8x3x224x224 --min-time 10",
         "bnfold bench weights.pt folded.safetensors --arch nets.py:resnet --runtime torch,torch-compile",
         "bnfold bench weights.pt folded.safetensors --arch nets.py:resnet --device cuda",
-    )
+    ),
 )
 def bench(
     before: o.BeforeFile,
@@ -299,11 +307,12 @@ def bench(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold report run.json",
         "bnfold report run.json -o report.html",
         "bnfold report run.json -o summary.md",
-    )
+    ),
 )
 def report(
     run: o.RunFile,
@@ -322,10 +331,11 @@ def report(
 
 
 @app.command(
+    cls=GroupedCommand,
     epilog=_examples(
         "bnfold explain",
         "bnfold explain ZERO-PAD",
-    )
+    ),
 )
 def explain(code: o.Code = None, no_color: o.NoColor = False) -> None:
     """Say what a reason code means and what to do about it."""
@@ -336,15 +346,18 @@ def _leave(command: str, arguments: dict[str, Any]) -> None:
     raise typer.Exit(run_command(command, arguments))
 
 
-def _defaults(command: Any) -> dict[str, dict[str, Any]]:
-    """What a file says the flags are by default, by command and parameter."""
+def _defaults(command: Any) -> tuple[Defaults, dict[str, dict[str, Any]]]:
+    """What a file says the flags are by default, and the same by command and parameter."""
     parameters = {
         name: {max(p.opts, key=len).removeprefix("--"): p for p in sub.params if p.param_type_name == "option"}
         for name, sub in command.commands.items()
     }
     flags = {name: {flag: p.multiple for flag, p in each.items()} for name, each in parameters.items()}
     found = defaults(flags)
-    return {name: {parameters[name][flag].name: value for flag, value in each.items()} for name, each in found.items()}
+    return found, {
+        name: {parameters[name][flag].name: value for flag, value in each.items()}
+        for name, each in found.values.items()
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -357,8 +370,16 @@ def main(argv: list[str] | None = None) -> int:
         The exit code.
     """
     command = typer.main.get_command(app)
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
+    IN_FORCE.set(Defaults())
     try:
-        code = command.main(args=argv, prog_name="bnfold", standalone_mode=False, default_map=_defaults(command))
+        found, values = _defaults(command)
+        IN_FORCE.set(found.beside(given))
+        code = command.main(
+            args=given, prog_name="bnfold", standalone_mode=False, default_map=values, terminal_width=help_width()
+        )
     except BnfoldError as error:
         print_error(error)
         return error.exit_code
@@ -372,10 +393,11 @@ def main(argv: list[str] | None = None) -> int:
         if not hasattr(error, "format_message"):  # Typer's own errors have it; where their class lives has changed
             print_error(as_bug(error))
             return InternalError.exit_code
-        print_error(usage_error(error))
+        context = getattr(error, "ctx", None)
+        print_error(IN_FORCE.get().blamed(usage_error(error), getattr(context, "info_name", None) or ""))
         return UsageError.exit_code
     if code == INTERRUPTED:  # from Typer, if the signal came before our own work
         code = exit_code()
     if code in WORDS:
-        write(sys.stderr, f"{WORDS[code]}\n")
+        write(sys.stderr, f"{words(code)}\n")
     return code if isinstance(code, int) else 0

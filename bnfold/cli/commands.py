@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold.cli.defaults import IN_FORCE, Defaults
 from bnfold.cli.terminal import Terminal, write
 from bnfold.errors import CheckFailed, UsageError
+from bnfold.interrupts import begin, doing
 from bnfold.reporting.reportfiles import Files
 from bnfold.wording import guess, printable
 from bnfold.writing.files import is_same_file
@@ -37,7 +39,10 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         quiet=arguments.pop("quiet"),
         color=not arguments.pop("no_color"),
         progress=not arguments.pop("no_progress"),
+        blamed=lambda error: IN_FORCE.get(Defaults()).blamed(error, command),
     )
+
+    begin(certain=not (isolate or memory is not None or seconds is not None))
 
     def work() -> int:
         from bnfold.loading.arch import parse_arch_args
@@ -54,13 +59,21 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
             from bnfold.pipeline.isolation import DEFAULT_SECONDS, Limits
 
             arguments["isolate"] = Limits(memory, DEFAULT_SECONDS if seconds is None else seconds)
+        if wanted.paths:
+            _check_inputs(command, arguments)
         for path in wanted.paths:
             check_writable(path, force=True)
             _check_report_file(path, arguments)
         if "html_file" in wanted.asked:  # the command has something to draw
             arguments["picture"] = wanted.need_picture
-        with terminal.reporting() as progress:
+        with terminal.reporting() as draw:
+
+            def progress(stage: str, done: float | None) -> None:
+                doing(stage)
+                draw(stage, done)
+
             report: Report = getattr(pipeline, command)(**arguments, progress=progress)
+        doing("writing the report")
         _print(report, wanted.asked.get("json_file"), terminal)
         wanted.write(report)
         if report.passed:
@@ -69,6 +82,19 @@ def run_command(command: str, arguments: dict[str, Any]) -> int:
         return CheckFailed.exit_code
 
     return terminal.guard(work)
+
+
+def _check_inputs(command: str, arguments: dict[str, Any]) -> None:
+    """Refuses a model that is not there before anything is said about outputs.
+
+    Raises:
+        UnreadableError: There is no such file.
+    """
+    from bnfold.loading.places import check_file
+
+    for name in ("model", "before", "after"):
+        if arguments.get(name) is not None:
+            check_file(arguments[name], f"bnfold {command}" if name == "model" else "")
 
 
 def _check_report_file(path: str, arguments: dict[str, Any]) -> None:
@@ -119,8 +145,9 @@ def report_run(run: Path, output: Path | None, force: bool, terminal: Terminal) 
 
         target = os.fspath(run.with_name(f"{run.stem}.html") if output is None else output)
         form = form_of(target)
+        content = read_run(run)
         check_writable(target, force=force, source=run)
-        write_text(render(form, read_run(run)), target)
+        write_text(render(form, content), target)
         terminal.show(lambda console: console.print(f"Written to {printable(target)}"))
         return 0
 
@@ -141,8 +168,8 @@ def _failure(report: Report) -> CheckFailed:
     found = [] if verdict is None else list(verdict.failures)
     if report.rejected is not None:
         hint = f"The folded model was left as {report.rejected} for inspection."
-    elif found:
-        hint = "If such a difference is acceptable, allow it with --rtol or --atol; names and shapes must agree."
+    elif verdict is not None and found:
+        hint = verdict.advice
     else:
         hint = "The report says what was measured; change the model or the condition."
     return CheckFailed("; ".join([*found, *report.failures]), hint)

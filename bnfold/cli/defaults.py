@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tomli
 
-from bnfold.errors import UsageError
+from bnfold.errors import BnfoldError, UsageError
 from bnfold.wording import printable
 
 NAMES = ("bnfold.toml", "pyproject.toml")
@@ -31,18 +34,53 @@ SAID_EACH_TIME = (
     *("force", "html", "input-data", "json", "junit", "markdown", "output"),  # these name files
 )
 
+
+@dataclass(frozen=True)
+class Defaults:
+    """The defaults that are in force.
+
+    Attributes:
+        path: The file they stand in; empty where there is none.
+        values: By command and flag.
+        typed: The flags that were given on the command line, which go before the file's.
+    """
+
+    path: str = ""
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    typed: frozenset[str] = frozenset()
+
+    def beside(self, words: Sequence[str]) -> Defaults:
+        """The same where these words were given on the command line."""
+        return replace(self, typed=frozenset(w[2:].partition("=")[0] for w in words if w.startswith("--")))
+
+    def blamed(self, error: BnfoldError, command: str) -> BnfoldError:
+        """An error about a value that stands in the file, with the file's name and the key; any other as it is.
+
+        Args:
+            error: What was wrong: its words name the flag, or quote the value.
+            command: The command that was run.
+        """
+        if not isinstance(error, UsageError):
+            return error
+        for flag, value in self.values.get(command, {}).items():
+            quoted = [repr(each) for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
+            named = re.search(rf"--{re.escape(flag)}(?![\w-])", f"{error.what} {error.hint}") is not None
+            if flag not in self.typed and (named or any(each in error.what for each in quoted)):
+                return UsageError(f"{self.path}: {flag}: {error.what}", error.hint).with_traceback(error.__traceback__)
+        return error
+
+
+IN_FORCE: ContextVar[Defaults] = ContextVar("IN_FORCE")
+
 Flags = Mapping[str, Mapping[str, bool]]  # command → flag → whether it may stand several times
 
 
-def defaults(flags: Flags, folder: str | os.PathLike[str] = ".") -> dict[str, dict[str, Any]]:
+def defaults(flags: Flags, folder: str | os.PathLike[str] = ".") -> Defaults:
     """The defaults that hold in a folder.
 
     Args:
         flags: The flags of every command, without their dashes, and whether each may stand several times.
         folder: The working directory.
-
-    Returns:
-        Values by command and flag.
 
     Raises:
         UsageError: The file is no TOML, or a key in it is no flag.
@@ -51,8 +89,8 @@ def defaults(flags: Flags, folder: str | os.PathLike[str] = ".") -> dict[str, di
         for name in NAMES:
             found = _table(place / name)
             if found is not None:
-                return _by_command(found, flags, str(place / name))
-    return {}
+                return Defaults(str(place / name), _by_command(found, flags, str(place / name)))
+    return Defaults()
 
 
 def _table(path: Path) -> Mapping[str, Any] | None:
@@ -60,14 +98,20 @@ def _table(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():  # a pipe of that name would be waited for
         return None
     try:
-        with path.open("rb") as file:
-            content: Mapping[str, Any] = tomli.load(file)
+        text = path.read_bytes()
     except OSError:
         return None
+    try:
+        content: Mapping[str, Any] = tomli.loads(text.decode())
     except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
-        if path.name != "bnfold.toml":
-            return None  # whoever reads pyproject.toml for a living will say so
-        raise UsageError(f"{path} is no TOML file: {error}", "Correct the line it names.") from error
+        if path.name != "bnfold.toml" and b"bnfold" not in text:
+            return None  # no defaults stand in it, and whoever reads it for a living will say so
+        line = re.search(r"at line (\d+)", str(error))
+        where = f"line {line[1]}" if line else "its last line"
+        hint = f"Correct {where}; the defaults in it are not known until then."
+        if isinstance(error, UnicodeDecodeError):
+            hint = "Save it as UTF-8."
+        raise UsageError(f"{path} is no TOML file: {error}", hint) from error
     if path.name == "bnfold.toml":
         return content
     table = content.get("tool", {}).get("bnfold")

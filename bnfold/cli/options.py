@@ -22,12 +22,30 @@ MIN_TIME_S = 2.0
 MAX_BYTES = "32GB"
 
 
+GROUPS = {
+    "Input": (
+        *("--arch", "--arch-arg", "--input", "--input-data", "--dynamic", "--seed", "--trust-pickle"),
+        *("--mean", "--std", "--scale"),
+    ),
+    "Folding": ("--leftover", "--norm-affine", "--duplicate", "--exclude"),
+    "Output": ("--output", "--opset", "--external-data", "--force"),
+    "Checking": ("--verify", "--rtol", "--atol", "--per-site", "--fail-on"),
+    "Timing": ("--bench", "--runtime", "--device", "--threads", "--min-time"),
+    "Data": ("--data", "--metric", "--recalibrate"),
+    "Report": ("--json", "--html", "--markdown", "--github", "--junit", "--graph"),
+    "Limits": ("--max-bytes", "--isolate", "--max-memory", "--max-time"),
+    "General": ("--verbose", "--quiet", "--no-color", "--no-progress"),
+}
+
+
 def option(*names: str, text: str, metavar: str | None = None, choices: tuple[str, ...] = (), **more: Any) -> Any:
     """A Typer option that completes its choices; what is not among them is refused by the pipeline, in its words."""
     completion = (
         (lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]) if choices else None
     )
-    return typer.Option(*names, help=text, metavar=metavar, autocompletion=completion, readable=False, **more)
+    group = next(title for title, flags in GROUPS.items() if max(names, key=len) in flags)
+    more = {"autocompletion": completion, "readable": False, "rich_help_panel": group, **more}
+    return typer.Option(*names, help=text, metavar=metavar, **more)
 
 
 def argument(metavar: str, text: str, **more: Any) -> Any:
@@ -111,7 +129,7 @@ Scale = Annotated[
 Opset = Annotated[
     int | None, option("--opset", metavar="N", text="The ONNX opset to export; torch's default if absent.")
 ]
-Seed = Annotated[int, option("--seed", metavar="N", text="Of the drawn inputs.")]
+Seed = Annotated[int, option("--seed", metavar="N", text="Seed of the inputs that are drawn at random.")]
 TrustPickle = Annotated[
     bool, option("--trust-pickle", text="Run the code a file may hold. Only for files you would run as programs.")
 ]
@@ -125,7 +143,9 @@ MaxBytes = Annotated[
 ]
 Isolate = Annotated[
     bool,
-    option("--isolate", text="Work in a process of its own, with limits of memory and time; what exceeds them is 3."),
+    option(
+        "--isolate", text="Work in a process of its own, with limits of memory and time; exceeding them is exit code 3."
+    ),
 ]
 MaxMemory = Annotated[
     str | None,
@@ -137,7 +157,11 @@ MaxMemory = Annotated[
 ]
 MaxTime = Annotated[
     float | None,
-    option("--max-time", metavar="SECONDS", text="The time it may take; 600 if absent. Implies --isolate."),
+    option(
+        "--max-time",
+        metavar="SECONDS",
+        text="The time that process may take; 600 seconds if absent. Implies --isolate.",
+    ),
 ]
 Duplicate = Annotated[
     str,

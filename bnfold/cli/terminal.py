@@ -5,7 +5,6 @@ Everything heavy is imported when it is used: `bnfold --help` reads this file to
 
 from __future__ import annotations
 
-import difflib
 import io
 import logging
 import os
@@ -16,9 +15,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from bnfold.errors import BnfoldError, InternalError, OutputError, UnsupportedError, UsageError
+from bnfold.errors import BnfoldError, InternalError, OutputError, UnsupportedError
 from bnfold.interrupts import exit_code
 from bnfold.wording import one_line, printable_lines
 
@@ -35,12 +34,14 @@ class Terminal:
         quiet: Whether the report is left out.
         color: Whether colours may be used where the terminal has them.
         progress: Whether progress may be drawn where stderr is a terminal.
+        blamed: Takes an error to the one that is printed: it may say which file a wrong value came from.
     """
 
     verbosity: int = 0
     quiet: bool = False
     color: bool = True
     progress: bool = True
+    blamed: Callable[[BnfoldError], BnfoldError] = lambda error: error
 
     def guard(self, work: Callable[[], int]) -> int:
         """Runs a command's work and turns what it raises into words and an exit code."""
@@ -63,7 +64,7 @@ class Terminal:
         """Prints an error as one line of what and one line of what to do; with -vv, its traceback before."""
         if self.verbosity > 1 and error.__traceback__ is not None:
             write(sys.stderr, printable_lines("".join(traceback.format_exception(error))))
-        print_error(error, color=self.color)
+        print_error(self.blamed(error), color=self.color)
 
     def show(self, draw: Callable[[Console], None]) -> None:
         """Prints to stdout what `draw` draws."""
@@ -156,21 +157,6 @@ def out_of_memory(error: MemoryError) -> UnsupportedError:
     what = f"there is not enough memory ({error})" if str(error) else "there is not enough memory"
     short = UnsupportedError(what, "Free some memory, or use a machine with more.")
     return short.with_traceback(error.__traceback__)
-
-
-def usage_error(error: Any) -> UsageError:
-    """What Typer found wrong with the arguments, in our words for where to look."""
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "bnfold"
-    what, _, guess = str(getattr(error, "message", "") or error.format_message()).partition(" Did you mean ")
-    meant, possibilities = str(getattr(error, "option_name", "")), getattr(error, "possibilities", None) or []
-    possibilities = difflib.get_close_matches(meant, possibilities, n=2, cutoff=0.75) or sorted(possibilities)
-    if getattr(error, "param", None) is not None:
-        what = error.format_message()
-    elif possibilities:
-        guess = f"{' or '.join(possibilities)}?"
-    see = f"See {path} --help."
-    return UsageError(what[:1].lower() + what[1:].rstrip("."), f"Did you mean {guess} {see}" if guess else see)
 
 
 def write(stream: TextIO | None, text: str) -> None:

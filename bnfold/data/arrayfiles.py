@@ -32,6 +32,7 @@ class Arrays:
             keys = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
             heads = {key: _head(archive, key, name) for key in keys}
         self.labelled: bool | None = LABELS in heads
+        self.arrays = tuple(heads)
         chosen = ["x"] if "x" in heads else [key for key in heads if key != LABELS]
         if not chosen:
             raise UnreadableError(f"{name} has no array with inputs", "Call the inputs x, and the labels y.")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.errors import BnfoldError, LimitError, UnreadableError, UnsafeError, UsageError
+from bnfold.loading.places import advice
 from bnfold.specs import MAX_BYTES, parse_bytes, written
 
 Array = NDArray[Any]
@@ -76,7 +77,7 @@ def load_input_data(path: str | os.PathLike[str], max_bytes: int | str = MAX_BYT
             with loaded:
                 arrays = {key: loaded[key] for key in loaded.files}
     except OSError as error:
-        raise UnreadableError(f"cannot read {name}: {error.strerror or error}", "Check the path.") from error
+        raise UnreadableError(f"cannot read {name}: {error.strerror or error}", advice(error, name)) from error
     except BnfoldError:
         raise
     except Exception as error:  # NumPy and zipfile raise whatever a damaged file made them trip over

@@ -20,6 +20,7 @@ from bnfold.data.batches import Dataset
 from bnfold.data.loaders import Loader
 from bnfold.errors import UnreadableError
 from bnfold.loading.arch import load_object
+from bnfold.loading.places import CHECK, advice
 
 KINDS = "Give a .npz file with the arrays x and y, a folder of images by class, or pkg.mod:loader."
 
@@ -50,7 +51,9 @@ def open_dataset(given: str | os.PathLike[str] | Iterable[Any], flag: str = "--d
         with open(name, "rb") as file:
             start = file.read(6)
     except OSError as error:
-        raise UnreadableError(f"cannot read {name}: {error.strerror or error}", f"Check the path. {KINDS}") from error
+        found = advice(error, name)
+        hint = f"{found} {KINDS}" if found == CHECK else found
+        raise UnreadableError(f"cannot read {name}: {error.strerror or error}", hint) from error
     if start.startswith(b"PK\x03\x04"):
         return Arrays(name)
     if start.startswith(b"\x93NUMPY"):

@@ -23,6 +23,7 @@ __all__ = [
     "DynamicDim",
     "InputDecl",
     "InputSpec",
+    "check_given",
     "draw",
     "load_input_data",
     "make_feeds",
@@ -98,6 +99,24 @@ def make_feeds(
         spec = given.get(decl.name)
         feeds[decl.name] = draw(rng, _shape_of(decl, spec, sizes, batch), _dtype_of(decl, spec))
     return feeds
+
+
+def check_given(model: onnx_ir.Model, specs: Sequence[InputSpec], data: Mapping[str, Array] | None = None) -> None:
+    """Whether what a user says about the inputs agrees with the model, where nothing is to be run.
+
+    Raises:
+        UsageError: It does not.
+        UnsupportedError: An input is not a numeric tensor of known rank.
+    """
+    declared = model_inputs(model)
+    given = _by_name(specs, [decl.name for decl in declared])
+    _known(data or {}, [decl.name for decl in declared], "--input-data")
+    for decl in declared:
+        if decl.name in given:
+            _check(decl, given[decl.name].shape, "--input")
+            _dtype_of(decl, given[decl.name])
+        if data and decl.name in data:
+            _fit(decl, data[decl.name])
 
 
 def _declaration(value: onnx_ir.Value) -> InputDecl:

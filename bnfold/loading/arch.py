@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import ast
 import copy
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import BnfoldError, UsageError
-from bnfold.wording import first_line
+from bnfold.errors import UsageError
+from bnfold.loading.factories import OFFERED, check_call, defined_in, failed
+from bnfold.loading.libraries import from_library, nearest
+from bnfold.loading.places import CHECK, nearest_file
 
 if TYPE_CHECKING:
     import torch
 
 Arch = str | Callable[..., Any]
 FORMS = "Write it as pkg.mod:factory, path/file.py:factory, timm:NAME or torchvision:NAME."
-OFFERED = 12  # names that a hint lists
 
 
 def name_of(arch: object) -> str:
@@ -57,13 +57,29 @@ def build(arch: Arch, arguments: Mapping[str, str] | None = None) -> torch.nn.Mo
     return built.eval()
 
 
-def _named(arch: str, keywords: Mapping[str, object]) -> object:
+def check_arch(arch: str) -> tuple[str, str]:
+    """Where the code of an `--arch` is and what it is called there, as far as can be told without running it.
+
+    Raises:
+        UsageError: It names no factory, or a file that is not there.
+    """
     where, colon, name = arch.rpartition(":")
     if not (where and colon and name):
-        raise UsageError(f"--arch {arch!r} names no factory", FORMS)
+        path = where or arch.strip(":")
+        defined = defined_in(path)[:OFFERED] if os.path.isfile(path) else []
+        name = defined[0] if len(defined) == 1 else "NAME"
+        hint = f"Pass --arch {path}:{name}. It defines {', '.join(defined)}." if defined else FORMS
+        raise UsageError(f"--arch {arch!r} names no factory", hint)
+    if _is_path(where):
+        _check_source(where, arch, "--arch")
+    return where, name
+
+
+def _named(arch: str, keywords: Mapping[str, object]) -> object:
+    where, name = check_arch(arch)
     with importable(os.path.dirname(os.path.abspath(where)) if _is_path(where) else os.getcwd()):
         if where in ("timm", "torchvision"):
-            return _from_library(where, name, arch, keywords)
+            return from_library(where, name, arch, keywords)
         return _call(_factory(where, name, arch), arch, keywords)
 
 
@@ -155,15 +171,14 @@ def _module_of_package(where: str, arch: str, flag: str) -> ModuleType:
                 f"{flag} {arch}: no module named {where!r}",
                 f"Run from the folder that holds it, install it, or name its file: path/file.py:{name}.",
             ) from error
-        raise _failed(arch, f"importing {where}", error, flag) from error
+        raise failed(arch, f"importing {where}", error, flag) from error
     except (Exception, SystemExit) as error:
-        raise _failed(arch, f"importing {where}", error, flag) from error
+        raise failed(arch, f"importing {where}", error, flag) from error
 
 
 def _module_of_file(where: str, arch: str, flag: str) -> ModuleType:
     path = os.path.abspath(where)
-    if not os.path.isfile(path):
-        raise UsageError(f"{flag} {arch}: there is no file {where}", "Check the path.")
+    _check_source(where, arch, flag)
     private = f"_bnfold_arch_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(private, path)
     if spec is None or spec.loader is None:
@@ -174,8 +189,14 @@ def _module_of_file(where: str, arch: str, flag: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[private]
-        raise _failed(arch, f"importing {where}", error, flag) from error
+        raise failed(arch, f"importing {where}", error, flag) from error
     return module
+
+
+def _check_source(where: str, arch: str, flag: str) -> None:
+    if not os.path.isfile(where):
+        hint = nearest_file(where, lambda name: name.endswith(".py")) or CHECK
+        raise UsageError(f"{flag} {arch}: there is no file {where}", hint)
 
 
 def _call(factory: Any, arch: str, keywords: Mapping[str, object]) -> object:
@@ -187,50 +208,8 @@ def _call(factory: Any, arch: str, keywords: Mapping[str, object]) -> object:
         raise UsageError(
             f"--arch {arch} is an object of type {type(factory).__name__}, not a factory", "Name a function or a class."
         )
+    check_call(factory, arch, keywords)
     try:
         return factory(**keywords)
     except (Exception, SystemExit) as error:
-        raise _failed(arch, "calling it", error) from error
-
-
-def _from_library(library: str, name: str, arch: str, keywords: Mapping[str, object]) -> object:
-    try:
-        module = importlib.import_module("torchvision.models" if library == "torchvision" else library)
-    except ModuleNotFoundError as error:
-        if error.name != library:
-            raise _failed(arch, f"importing {library}", error) from error
-        raise UsageError(f"--arch {arch} needs {library}, which is not installed", f"pip install {library}") from error
-    except Exception as error:
-        raise _failed(arch, f"importing {library}", error) from error
-    try:
-        if library == "timm":
-            return module.create_model(name, pretrained=False, **keywords)
-        return module.get_model(name, weights=None, **keywords)
-    except Exception as error:
-        names = _names_in(module)
-        if names and name.lower().partition(".")[0] not in names:  # timm's names may carry a tag: resnet50.a1_in1k
-            raise UsageError(
-                f"--arch {arch}: {library} has no {name!r}", f"It has {', '.join(nearest(name, names))}."
-            ) from error
-        raise _failed(arch, "calling it", error) from error
-
-
-def _names_in(library: ModuleType) -> list[str]:
-    """The names of the networks a library builds, as far as it says."""
-    try:
-        return [str(name) for name in library.list_models()]
-    except Exception:  # an older version without the list; what it raised for the name is said then
-        return []
-
-
-def nearest(name: str, names: Sequence[str]) -> list[str]:
-    """What somebody who wrote a name that does not exist may have meant: the most alike first, then by alphabet."""
-    close = difflib.get_close_matches(name, names, n=OFFERED // 2)
-    return [*close, *sorted(set(names) - set(close))][:OFFERED]
-
-
-def _failed(arch: str, doing: str, error: BaseException, flag: str = "--arch") -> BnfoldError:
-    needs = "; pass what it needs by --arch-arg key=value" if flag == "--arch" else ""
-    return UsageError(
-        f"{flag} {arch}: {doing} raised {first_line(error)}", f"Make that code work on its own first{needs}."
-    )
+        raise failed(arch, "calling it", error) from error

@@ -17,10 +17,8 @@ A file is opened once: what was checked, hashed and read are the same bytes, or 
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,9 +28,10 @@ from bnfold.errors import LimitError, UnreadableError, UsageError
 from bnfold.loading.archive import check_archive, members
 from bnfold.loading.digests import sha256_of
 from bnfold.loading.pickles import Opened, read_checkpoint, read_legacy, read_pickle, read_pt2, read_torchscript
+from bnfold.loading.places import cannot_open, check_file, no_file
 from bnfold.loading.weights import STATE, fill, folded_in, unwrap
 from bnfold.specs import MAX_BYTES, parse_bytes
-from bnfold.wording import KNOWN_FORMATS, first_line, printable
+from bnfold.wording import KNOWN_FORMATS, first_line
 
 if TYPE_CHECKING:
     from bnfold.loading.arch import Arch
@@ -160,33 +159,18 @@ def _read(name: str, trust: bool, limit: int) -> tuple[str, str, object, tuple[s
 
 @contextmanager
 def _opened(name: str) -> Iterator[IO[bytes]]:
-    advice = "Check the path."
+    check_file(name)
     try:
-        mode = os.stat(name).st_mode
-        if stat.S_ISDIR(mode):
-            raise UnreadableError(f"{name} is a directory, not a model file", "Pass the file inside it.")
-        if not stat.S_ISREG(mode):
-            raise UnreadableError(f"{name} is not a regular file", "Save it to a file first.")
         file = open(name, "rb")  # noqa: SIM115 - closed below; the errors of the block that uses it are not ours
     except FileNotFoundError as error:
-        raise UnreadableError(f"there is no file {name}", _nearest(name) or advice) from error
+        raise no_file(name) from error
     except (OSError, ValueError) as error:
-        raise UnreadableError(f"cannot open {name}: {getattr(error, 'strerror', None) or error}", advice) from error
+        raise cannot_open(name, error) from error
     with file:
         try:
             yield file
         except OSError as error:
             raise UnreadableError(f"cannot read {name}: {error.strerror or error}", "Check the disk.") from error
-
-
-def _nearest(name: str) -> str:
-    """The files of the folder that are called nearly so, as a question; empty where there are none."""
-    folder, wanted = os.path.split(name)
-    try:
-        found = difflib.get_close_matches(wanted, os.listdir(folder or "."), n=2)
-    except (OSError, ValueError):
-        return ""
-    return f"Did you mean {printable(' or '.join(os.path.join(folder, each) for each in found))}?" if found else ""
 
 
 def _sniff(file: IO[bytes], name: str) -> str:

@@ -15,7 +15,7 @@ from bnfold.data.feeds import load_input_data
 from bnfold.errors import UsageError
 from bnfold.pipeline.preprocess import Preprocessing
 from bnfold.planning.choices import Choices
-from bnfold.reporting.conditions import Condition, parse_condition
+from bnfold.reporting.conditions import Condition, check_measurable, parse_condition
 from bnfold.running.runners import ONNX_RUNTIMES, TORCH_RUNTIMES, wrong_runtime
 from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec, parse_dynamic, parse_input, parse_values
 from bnfold.wording import guess, guess_among
@@ -59,6 +59,7 @@ def read_given(
     dynamic: Sequence[str | DynamicDim] = (),
     fail_on: Sequence[str] = (),
     *,
+    command: str,
     seed: int,
     mean: ChannelNumbers | None = None,
     std: ChannelNumbers | None = None,
@@ -68,14 +69,16 @@ def read_given(
     """Reads what is given as text or as a file.
 
     Raises:
-        UsageError: Something does not read.
+        UsageError: Something does not read, or asks for what the command does not do.
         UnreadableError: The file with the input data does not.
     """
+    conditions = tuple(parse_condition(text) for text in fail_on)
+    check_measurable(conditions, command)
     return Given(
         specs=tuple(parse_input(spec) if isinstance(spec, str) else spec for spec in inputs),
         data=load_input_data(input_data, max_bytes) if isinstance(input_data, (str, os.PathLike)) else input_data,
         dynamic=tuple(parse_dynamic(dim) if isinstance(dim, str) else dim for dim in dynamic),
-        conditions=tuple(parse_condition(text) for text in fail_on),
+        conditions=conditions,
         seed=seed,
         preprocessing=Preprocessing(parse_values("mean", mean), parse_values("std", std), parse_values("scale", scale)),
     )

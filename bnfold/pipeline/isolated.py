@@ -34,12 +34,15 @@ def child(handle: int) -> None:
     from bnfold.pipeline import line as pipeline
 
     try:
-        found = getattr(pipeline, command)(**arguments, progress=lambda stage, done: say("progress", stage, done))
-        say("report", found)
-    except KeyboardInterrupt:
+        try:
+            found = getattr(pipeline, command)(**arguments, progress=lambda stage, done: say("progress", stage, done))
+            say("report", found)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            say("error", *_described(error, memory))
+    except KeyboardInterrupt:  # also from a caller that has read the error, and does not wait
         os._exit(130)
-    except BaseException as error:
-        say("error", *_described(error, memory))
     os._exit(0)  # threads of runtimes are not waited for
 
 

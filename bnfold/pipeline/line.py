@@ -48,6 +48,7 @@ from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.devices import require_device
 from bnfold.specs import MAX_BYTES, ChannelNumbers, DynamicDim, InputSpec
 from bnfold.verification.compare import check_tolerance
+from bnfold.writing.files import check_folder
 from bnfold.writing.spill import store_for
 
 
@@ -154,12 +155,22 @@ def convert(
     check_paths("convert", model, output)
     tell = progress or _silent
     given = read_given(
-        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+        inputs,
+        input_data,
+        dynamic,
+        fail_on,
+        command="convert",
+        seed=seed,
+        mean=mean,
+        std=std,
+        scale=scale,
+        max_bytes=max_bytes,
     )
     options = TimingOptions(runtimes, threads, min_time, device)
     target = default_output(model) if output is None else Path(output)
     asked = open_measurement(data, metric, given)
     renewal = None if recalibrate is None else open_data(recalibrate, given, "--recalibrate")
+    source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
     check_level(verify)
     if per_site and verify == "off":
         raise UsageError("--per-site compares inside the models, and --verify off compares nothing", "Leave one out.")
@@ -167,13 +178,14 @@ def convert(
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time, device)
-    check_writable(target, force=force, source=model, external_data=external_data, may_be_rejected=True)
+    source.check("convert")
+    check_folder(os.fspath(target))
     form = output_format(target)
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
     check_renewal(target, form, renewal)
+    check_writable(target, force=force, source=model, external_data=external_data, may_be_rejected=True)
     if bench:
         require_device(device, "ONNX" if form == "onnx" else "PyTorch", runtimes or ())
-    source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
     if form == "onnx":
         work = to_onnx(source, target, given, choices, tell, external_data=external_data, force=force, renewal=renewal)
     else:
@@ -229,10 +241,20 @@ def inspect(
         return isolated("inspect", locals())
     tell = progress or _silent
     given = read_given(
-        inputs, input_data, dynamic, fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes
+        inputs,
+        input_data,
+        dynamic,
+        fail_on,
+        command="inspect",
+        seed=seed,
+        mean=mean,
+        std=std,
+        scale=scale,
+        max_bytes=max_bytes,
     )
     choices = Choices(norm_affine=norm_affine, duplicate=duplicate, exclude=patterns_of(exclude))
     source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
+    source.check("inspect")
     unfolded, given, report = open_model("inspect", source, given, tell)
     unfolded, report, steps = preprocessed(unfolded, report, given)
     tell("planning", None)
@@ -271,9 +293,10 @@ def verify(
     if isolate is not None:
         return isolated("verify", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
-    asked = open_measurement(data, metric, given)
+    given = read_given(inputs, input_data, fail_on=fail_on, command="verify", seed=seed, max_bytes=max_bytes)
     source = Source(before, arch, arch_args, trust_pickle, None, max_bytes)
+    source.check("verify", after)
+    asked = open_measurement(data, metric, given)
     (first, second), given, report = open_files("verify", source, after, given, tell)
     report = verified(report, first, second, given, rtol, atol, tell, per_site=per_site)
     if asked and report.verification is not None and report.verification.inputs:  # both take the same inputs
@@ -308,9 +331,21 @@ def drift(
         return isolated("drift", locals())
     check_paths("drift", model)
     tell = progress or _silent
-    given = read_given(inputs, input_data, (), fail_on, seed=seed, mean=mean, std=std, scale=scale, max_bytes=max_bytes)
-    opened = open_data(data, given)
+    given = read_given(
+        inputs,
+        input_data,
+        (),
+        fail_on,
+        command="drift",
+        seed=seed,
+        mean=mean,
+        std=std,
+        scale=scale,
+        max_bytes=max_bytes,
+    )
     source = Source(model, arch, arch_args, trust_pickle, opset, max_bytes)
+    source.check("drift")
+    opened = open_data(data, given)
     unfolded, given, report = open_model("drift", source, given, tell)
     unfolded, report, _ = preprocessed(unfolded, report, given)
     return judged(drifted(report, unfolded, opened, tell), given)
@@ -340,10 +375,11 @@ def bench(
     if isolate is not None:
         return isolated("bench", locals())
     tell = progress or _silent
-    given = read_given(inputs, input_data, fail_on=fail_on, seed=seed, max_bytes=max_bytes)
+    given = read_given(inputs, input_data, fail_on=fail_on, command="bench", seed=seed, max_bytes=max_bytes)
     options = TimingOptions(runtimes, threads, min_time, device)
     check_options(runtimes, threads, min_time, device)
     source = Source(before, arch, arch_args, trust_pickle, None, max_bytes)
+    source.check("bench", after)
     (first, *second), given, report = open_files("bench", source, after, given, tell)
     other = second[0] if second else None
     report = timed(report, first, other, given, options, tell)
@@ -353,7 +389,7 @@ def bench(
 def default_output(model: StrPath) -> Path:
     """`models/resnet.pt` → `models/resnet.folded.onnx`."""
     path = Path(model)
-    return path.with_name(f"{path.stem or 'model'}.folded.onnx")
+    return path.parent / f"{path.stem or 'model'}.folded.onnx"
 
 
 def _silent(stage: str, done: float | None) -> None:

@@ -17,6 +17,7 @@ from bnfold.pipeline.asked import Given, Progress
 from bnfold.reporting.report import Report
 from bnfold.statistics.drift import drift
 from bnfold.statistics.recalibrate import recalibrate
+from bnfold.wording import listed
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -52,7 +53,9 @@ def open_measurement(
         return None
     opened = Measurement(open_data(data, given), read_metric("top1" if metric is None else metric))
     if opened.data.labelled is False:
-        raise UsageError(f"{opened.data.name} has no labels, which a metric needs", LABELS_MISSING)
+        arrays = getattr(opened.data, "arrays", ())
+        hint = f"Call the inputs x and the labels y; it has {listed(arrays)}." if arrays else LABELS_MISSING
+        raise UsageError(f"{opened.data.name} has no labels, which a metric needs", hint)
     return opened
 
 

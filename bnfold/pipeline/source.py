@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
+from bnfold.data.feeds import check_given
 from bnfold.errors import UsageError
+from bnfold.loading.arch import check_arch
 from bnfold.loading.onnxfile import stored_bytes
-from bnfold.pipeline.asked import Given, Progress, StrPath, by_name
+from bnfold.loading.places import check_file
+from bnfold.pipeline.asked import Data, Given, Progress, StrPath, by_name
+from bnfold.pipeline.stages import with_exporter_noted
 from bnfold.reporting.report import FileInfo, Report
 from bnfold.running.runners import count_operators
 from bnfold.running.subjects import OnnxSubject, Subject, open_subjects
@@ -41,6 +47,24 @@ class Source:
     trust_pickle: bool
     opset: int | None
     max_bytes: int | str
+
+    def check(self, command: str, after: StrPath | None = None) -> None:
+        """Refuses what cannot be opened, before any work.
+
+        Args:
+            command: What is asked for, to say how a file is passed.
+            after: A second file, if there may be one.
+
+        Raises:
+            UnreadableError: There is no such file.
+            UsageError: `arch` names no code.
+        """
+        one_file = command in ("convert", "inspect", "drift")
+        check_file(self.path, f"bnfold {command}" if one_file else "")
+        if after is not None:
+            check_file(after)
+        if isinstance(self.arch, str):
+            check_arch(self.arch)
 
     def loaded(self, *, arch_may_be_superfluous: bool = False) -> Loaded:
         """What stands in the file; where `arch` is for several files, it may have been meant for another one."""
@@ -77,6 +101,8 @@ def open_model(command: str, source: Source, given: Given, tell: Progress) -> tu
     assert isinstance(unfolded, onnx_ir.Model)
     given, said = by_name(given, input_names(unfolded))
     notes += said
+    if unfolded is loaded.model and (given.specs or given.data is not None):
+        check_given(unfolded, given.specs, _named(given.data, input_names(unfolded)))
     report = Report(
         command,
         FileInfo(os.fspath(source.path), loaded.sha256, loaded.format),
@@ -84,6 +110,8 @@ def open_model(command: str, source: Source, given: Given, tell: Progress) -> tu
         bytes_before=stored_bytes(unfolded, source.path if loaded.format == "onnx" else None),
         notes=notes,
     )
+    if loaded.format == "onnx":
+        report = with_exporter_noted(report, unfolded)
     return unfolded, given, report
 
 
@@ -150,6 +178,13 @@ def _input_names(loaded: Loaded) -> list[str]:
     from bnfold.tracing.examples import required_inputs
 
     return required_inputs(loaded.model)
+
+
+def _named(data: Data | None, names: Sequence[str]) -> Mapping[str, NDArray[Any]] | None:
+    """Data by the names of the inputs: an array without a name is for the only one."""
+    if data is None or isinstance(data, Mapping):
+        return data
+    return {names[0]: data} if len(names) == 1 else None
 
 
 def input_names(model: onnx_ir.Model) -> list[str]:

@@ -19,6 +19,8 @@ from bnfold.verification.verify import verify as verify_models
 if TYPE_CHECKING:
     import onnx_ir
 
+CONVOLUTIONS = {"Conv", "ConvTranspose"}
+
 
 def preprocessed(
     unfolded: onnx_ir.Model, report: Report, given: Given
@@ -107,6 +109,30 @@ def with_copies_noted(report: Report, plan: Plan) -> Report:
     return replace(
         report, notes=(*report.notes, note.replace("of their own", "of its own") if len(operators) == 1 else note)
     )
+
+
+def with_nothing_noted(report: Report, plan: Plan, *, as_onnx: bool = False, unchanged: bool = True) -> Report:
+    """The report with a note, where no BatchNorm was there to fold, on what the file is that is written.
+
+    Args:
+        report: The report so far.
+        plan: The fate of everything.
+        as_onnx: Whether it was something else, and becomes ONNX.
+        unchanged: Whether nothing else was done to the model.
+    """
+    if plan.batch_norms or not unchanged or any(site.status != "kept" for site in plan.affines):
+        return report
+    said = f"the file written is the model as it came{', as ONNX' if as_onnx else ''}"
+    return replace(report, notes=(*report.notes, said))
+
+
+def with_exporter_noted(report: Report, model: onnx_ir.Model) -> Report:
+    """The report with a note on where BatchNorms may be, in a file of torch's that has convolutions and none."""
+    found = report.operators_before or {}
+    if model.producer_name != "pytorch" or "BatchNormalization" in found or not CONVOLUTIONS & set(found):
+        return report
+    said = "torch.onnx.export, which wrote this file, folds BatchNorms behind convolutions by default"
+    return replace(report, notes=(*report.notes, f"{said}: there may have been some"))
 
 
 def with_data_noted(report: Report, data: str) -> Report:

@@ -22,7 +22,7 @@ from bnfold.pipeline.asked import Given, Progress, by_name
 from bnfold.pipeline.measuring import recalibrated
 from bnfold.pipeline.preprocess import Step, fate
 from bnfold.pipeline.source import Source, open_model
-from bnfold.pipeline.stages import preprocessed, with_copies_noted
+from bnfold.pipeline.stages import preprocessed, with_copies_noted, with_nothing_noted
 from bnfold.planning.choices import Choices
 from bnfold.planning.leftover import said
 from bnfold.planning.plan import Plan
@@ -96,12 +96,14 @@ def to_onnx(
 
     folded, plan = fold(unfolded, choices)
     report = with_copies_noted(report, plan)
+    came_as_onnx = report.source.format == "onnx"
+    report = with_nothing_noted(report, plan, as_onnx=not came_as_onnx, unchanged=not steps and renewal is None)
     after = count_operators(folded)
     left = said(choices.leftover, plan.kept, after.get("BatchNormalization", 0))
     return Work(
         replace(report, plan=plan, notes=(*report.notes, *fate(steps, plan), *left), operators_after=after),
         given,
-        before=source.path if report.source.format == "onnx" and unfolded is opened else unfolded,
+        before=source.path if came_as_onnx and unfolded is opened else unfolded,
         staged=lambda: staged(folded, target, external_data=external_data, force=force, sources=data_files(opened)),
         read_back=lambda path: path,
         bytes_after=lambda path: stored_bytes(as_ir(path), path),
@@ -227,5 +229,5 @@ def _network_of_a_class(loaded: Loaded, target: Path) -> Any:
 
 
 def _with_plan(report: Report, plan: Plan, operators: dict[str, int]) -> Report:
-    report = with_copies_noted(report, plan)
+    report = with_nothing_noted(with_copies_noted(report, plan), plan)
     return replace(report, plan=plan, notes=(*report.notes, *plan.notes), operators_after=operators)

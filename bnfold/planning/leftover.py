@@ -40,9 +40,14 @@ def said(leftover: str, kept: int, left: int) -> tuple[str, ...]:
     """
     if leftover == "keep" or not kept:
         return ()
-    written = "Mul and Add, or the one that suffices" if leftover == "affine" else "a depthwise 1×1 Conv"
-    rest = f"; {left} that cannot be stay as they are" if left else ""
-    return (f"{kept - left} of the {kept} BatchNorms that stay {'is' if kept - left == 1 else 'are'} {written}{rest}",)
+    form = "Mul and Add, or as one of them where that is enough" if leftover == "affine" else "a depthwise 1×1 Conv"
+    who = "the BatchNorm that stays" if kept == 1 else f"the {kept} BatchNorms that stay"
+    if left >= kept:
+        return (f"{who} cannot be written as {form}",)
+    if not left:
+        return (f"{who} {'is' if kept == 1 else 'are'} written as {form}",)
+    some = f"{kept - left} of {who} {'is' if kept - left == 1 else 'are'} written as {form}"
+    return (f"{some}; {left} cannot be, and {'stays as it is' if left == 1 else 'stay as they are'}",)
 
 
 def is_split(leftover: str, rank: int) -> bool:

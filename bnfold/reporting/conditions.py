@@ -58,12 +58,21 @@ METRICS = (
 MEASURED_BY = {
     **dict.fromkeys(COUNTS[:6], " (convert and inspect do)"),
     **dict.fromkeys(COUNTS[6:], " (convert does)"),
-    "error": " (--verify full does)",
+    "error": " (verify does, and convert with --verify full)",
     "drift": " (bnfold drift does)",
     "speedup": " (bench of two models does, and convert --bench)",
     "accuracy": " (--data with --metric does)",
     "top1": " (--data with --metric top1 does)",
     "top5": " (--data with --metric top5 does)",
+}
+
+SIZE, SCORES = COUNTS[6:], ("accuracy", "top1", "top5")
+MEASURES = {  # what a command can measure at all, by the first word of the metric
+    "convert": (*COUNTS, "error", *SCORES, "speedup"),
+    "inspect": COUNTS[:6],
+    "verify": ("batch_norms", *SIZE, "error", *SCORES),
+    "bench": ("batch_norms", *SIZE, "speedup"),
+    "drift": ("batch_norms", "drift"),
 }
 
 EXAMPLE = "Write it like kept>0, error.rel>1e-5 or speedup.low<0.98."
@@ -105,6 +114,12 @@ def parse_condition(text: str) -> Condition:
     """
     match = re.fullmatch(r"\s*([a-z0-9_.]+)\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*", text)
     if match is None:
+        bare = text.strip()
+        if bare in METRICS:  # a file called like the number is left where the shell ran it
+            raise UsageError(
+                f"--fail-on {text!r} is a metric without a bound",
+                f"Quote it, as the shell takes > and < for redirections: --fail-on '{bare}>0'",
+            )
         raise UsageError(f"--fail-on {text!r} is not METRIC>NUMBER", EXAMPLE)
     metric, sign, number = match.groups()
     if metric not in METRICS:
@@ -119,6 +134,22 @@ def parse_condition(text: str) -> Condition:
     if math.isnan(bound):
         raise UsageError(f"--fail-on {text!r}: {number!r} is not a number", EXAMPLE)
     return Condition(text, metric, sign, bound)
+
+
+def check_measurable(conditions: Sequence[Condition], command: str) -> None:
+    """Refuses what a command never measures, whatever else it is asked for.
+
+    Raises:
+        UsageError: A condition is on such a metric.
+    """
+    for condition in conditions:
+        group = condition.metric.partition(".")[0]
+        if group not in MEASURES[command]:
+            others = [name for name, groups in MEASURES.items() if group in groups]
+            raise UsageError(
+                f"--fail-on {condition.text}: {command} does not measure {condition.metric}",
+                f"Measured by: {', '.join(f'bnfold {name}' for name in others)}.",
+            )
 
 
 def failures(conditions: Sequence[Condition], report: Report) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ SITES_SHOWN = 10
 
 KEPT_SHOWN = 10
 
+FOLDED_SHOWN = 30
+
 INDENT = 2
 
 FOLD_WIDTH = 12  # a column of names or sentences may be wrapped to this width before the table becomes a list
@@ -62,9 +64,11 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     if report.plan is not None:
         _print_affines(report.plan, console)
         _print_kept(report.plan, console, verbose)
+        if verbose or report.command == "inspect":
+            gone = [site for site in report.plan.sites if site.status != "kept"]
+            _print_sites("Folded" if report.command == "convert" else "Would fold", gone, console, verbose)
         if verbose:
-            _print_sites("Folded", [site for site in report.plan.sites if site.status != "kept"], console)
-            _print_sites("Other affines", report.plan.affines, console)
+            _print_sites("Other affines", report.plan.affines, console, verbose)
     if report.operators_after is not None or verbose:
         _print_operators(report, console)
     if report.verification is not None:
@@ -73,7 +77,7 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
         console.print()
         console.print(Text("Not verified: --verify off", style="yellow"))
     if report.benchmark is not None:
-        _print_benchmark(report.benchmark, console)
+        _print_benchmark(report.benchmark, console, sides=verbose or report.command == "bench")
     if report.drift is not None:
         _print_drift(report.drift, console, verbose)
     if report.recalibration is not None:
@@ -91,7 +95,8 @@ def headline(report: Report) -> Text:
         good = report.plan.kept == 0
     elif report.verification is not None:
         good = report.verification.passed
-        line = _same_function(report.verification) if good else "Not the same function"
+        different = "Not the same function" if report.verification.comparable else "Cannot be compared"
+        line = _same_function(report.verification) if good else different
     elif report.drift is not None:
         good = report.drift.drifted == 0
         what = "none of" if good else f"{report.drift.drifted} of"
@@ -149,12 +154,14 @@ def _print_kept(plan: Plan, console: Console, verbose: bool) -> None:
             console.print(Padding(more, (0, 0, 0, 2 * INDENT), expand=False))
 
 
-def _print_sites(title: str, sites: Sequence[Site], console: Console) -> None:
+def _print_sites(title: str, sites: Sequence[Site], console: Console, verbose: bool) -> None:
     rows = []
-    for site in sites:
+    for site in sites if verbose else sites[:FOLDED_SHOWN]:
         into = ", ".join(f"{name} (a copy)" if name in site.copies else name for name in site.into)
         rows.append((site.name, site.op, site.reason.code if site.reason else site.status, into))
     _print_table(title, [Column("name"), Column("op"), Column("fate"), Column("into")], rows, console)
+    if len(rows) < len(sites):
+        print_sentence(f"and {len(sites) - len(rows)} more (-v shows them)", console, "dim")
 
 
 def _print_operators(report: Report, console: Console) -> None:
@@ -227,7 +234,7 @@ def _print_errors(sites: Sequence[SiteError], console: Console, verbose: bool) -
     print_sentence(LEGEND, console, "dim")
 
 
-def _print_benchmark(timing: Timing, console: Console) -> None:
+def _print_benchmark(timing: Timing, console: Console, *, sides: bool) -> None:
     single = all(row.after_ms is None for row in timing.rows)
     columns = [Column("runtime"), Column("before", True)]
     if not single:
@@ -245,7 +252,8 @@ def _print_benchmark(timing: Timing, console: Console) -> None:
     for row in timing.rows if not single else ():
         print_sentence(f"{row.runtime}: {row.verdict}", console)
     print_sentence("control: the model before against itself", console, "dim")
-    _print_sides(timing, console)
+    if sides:
+        _print_sides(timing, console)
     for sentence in timing.warnings:
         print_sentence(sentence, console, "yellow")
     if timing.warnings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import OutputError, UsageError
+from bnfold.interrupts import placed
 
 if TYPE_CHECKING:
     from bnfold.reporting.report import Report
@@ -87,5 +88,6 @@ def _append(text: str, path: str) -> None:
     try:
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
+        placed(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}", f"It is what {SUMMARY} names.") from error

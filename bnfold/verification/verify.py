@@ -32,6 +32,15 @@ from bnfold.running.runners import Runner
 from bnfold.running.subjects import Subject, given_feeds, open_subjects
 from bnfold.verification.compare import EXACT, RATIO, Difference, check_tolerance, difference, tolerance_for
 from bnfold.verification.inside import look_inside
+from bnfold.verification.interface import (
+    DOES_NOT_RUN,
+    NUMBERS,
+    OTHER_INPUTS,
+    OTHER_OUTPUTS,
+    WEIGHTS,
+    interface_advice,
+    interface_differences,
+)
 from bnfold.verification.proof import Proof, prove
 from bnfold.verification.yardstick import OutputError, errors, float64_runner, worst_errors
 from bnfold.wording import LONGEST_LINE, printable
@@ -99,6 +108,7 @@ class Verdict:
         certificate: What was shown for all inputs; None at the quick level.
         sites: Errors at every site by its own name, worst first; None where nobody asked and nothing failed.
         exported: Whether the certificate is of what torch exports of a network, which it then trusts.
+        advice: What to do about the failures, in a sentence; empty where there are none. Not part of the JSON.
     """
 
     passed: bool
@@ -110,6 +120,12 @@ class Verdict:
     certificate: Certificate | None = None
     sites: tuple[SiteError, ...] | None = None
     exported: bool = False
+    advice: str = ""
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both could be run on anything at all, so that it can be said whether they are the same function."""
+        return self.passed or self.inputs > 0
 
     @property
     def proved(self) -> bool:
@@ -126,6 +142,8 @@ class Verdict:
     @property
     def found(self) -> str:
         """What was shown and measured, in words."""
+        if not self.comparable:
+            return "nothing could be compared"
         worst = max((output.rel for output in self.outputs if output.rel is not None), default=None)
         largest = "" if worst is None else f", largest difference {worst:.2g} of the output's scale"
         ran = f"run on {self.inputs} input{'' if self.inputs == 1 else 's'}" if self.inputs else "not run"
@@ -159,7 +177,8 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         """The verdict in a notebook."""
-        title = f"The same function, {self.extent}" if self.passed else "Not the same function"
+        different = "Not the same function" if self.comparable else "Cannot be compared"
+        title = f"The same function, {self.extent}" if self.passed else different
         rows = [(o.name, o.max_abs, o.rel, o.error_before, o.error_after, o.ratio) for o in self.outputs]
         columns = ("output", "max |Δ|", "of the scale", "error before", "error after", "ratio")
         return html_table(title, columns, rows, "; ".join((*self.failures, *self.notes)))
@@ -191,6 +210,7 @@ class Verdict:
             notes=(*told, *self.notes),
             certificate=proof.certificate,
             exported=proof.exported,
+            advice=self.advice if failures == self.failures else WEIGHTS,
         )
 
 
@@ -247,15 +267,16 @@ def verify(
         try:
             other: Runner = second.runner(second.as_written)
         except UnsupportedError as error:
-            return _failed(error.what)
+            return _failed(error.what, advice=DOES_NOT_RUN)
         by_place = go_by_place(first, second)
         if by_place and len(runner.inputs) != len(other.inputs):
-            return _failed(f"the inputs are {list(runner.inputs)} before and {list(other.inputs)} after")
+            said = f"the inputs are {list(runner.inputs)} before and {list(other.inputs)} after"
+            return _failed(said, advice=OTHER_INPUTS)
         if by_place:
             other = Renamed(other, list(runner.inputs))
         failures = interface_differences(runner, other)
         if failures:
-            return _failed(*failures)
+            return _failed(*failures, advice=interface_advice(runner, other))
         trials = _trials(first, inputs, seed, specs, drawn)
         tolerant = rtol is not None or atol is not None
         exact = float64_runner(first) if level == "full" else None
@@ -267,44 +288,6 @@ def verify(
         if not verdict.inputs or (verdict.passed and not per_site):
             return verdict
         return verdict.with_sites(*look_inside(first, second, trials[0]()))
-
-
-def interface_differences(before: Runner, after: Runner) -> tuple[str, ...]:
-    """What a caller of the two models would notice before running them, one sentence each."""
-    found: list[str] = []
-    for kind, ours, theirs in (
-        ("input", before.inputs, after.inputs),
-        ("output", before.outputs, after.outputs),
-    ):
-        if ours is None or theirs is None:
-            continue  # only a run can tell
-        missing = [name for name in ours if name not in theirs]
-        added = [name for name in theirs if name not in ours]
-        found += [f"{kind} {name!r} is missing after" for name in missing]
-        found += [f"{kind} {name!r} is new after" for name in added]
-        if not missing and not added and list(ours) != list(theirs):
-            found.append(f"the {kind}s are in the order {list(ours)} before and {list(theirs)} after")
-        for name in ours:
-            if name in theirs and (problem := _declared_problem(ours[name], theirs[name], pinned=kind == "input")):
-                found.append(f"{kind} {name!r}: {problem}")
-    return tuple(found)
-
-
-def _declared_problem(
-    before: tuple[str, tuple[int | None, ...] | None], after: tuple[str, tuple[int | None, ...] | None], *, pinned: bool
-) -> str:
-    """Why two declarations disagree; with `pinned`, also where a dynamic dimension has become a fixed one."""
-    if before[0] != after[0]:
-        return f"its type is {before[0]} before and {after[0]} after"
-    if before[1] is None or after[1] is None:
-        return ""
-    shapes = f"its shape is {_shape(before[1])} before and {_shape(after[1])} after"
-    if len(before[1]) != len(after[1]):
-        return shapes
-    for one, other in zip(before[1], after[1], strict=True):
-        if other is not None and one != other and (one is not None or pinned):
-            return shapes
-    return ""
 
 
 def _trials(
@@ -375,11 +358,12 @@ def _compared(
         try:
             got = after.run(feeds)
         except BnfoldError as error:
-            return _failed(f"{error.what}, where the model before does", inputs=tried)
+            return _failed(f"{error.what}, where the model before does", inputs=tried, advice=DOES_NOT_RUN)
         if by_place and len(expected) == len(got):
             got = {ours: got[theirs] for ours, theirs in zip(expected, paired(list(expected), list(got)), strict=True)}
         if list(expected) != list(got):
-            return _failed(f"the outputs are {list(expected)} before and {list(got)} after", inputs=tried)
+            said = f"the outputs are {list(expected)} before and {list(got)} after"
+            return _failed(said, inputs=tried, advice=OTHER_OUTPUTS)
         if exact is not None:
             try:
                 measured.append(errors(exact.run(feeds), expected, got))
@@ -430,7 +414,8 @@ def _judged(compared: Compared, rtol: float | None, atol: float | None, *, prove
             notes.append(f"output {name!r} is empty: there was nothing to compare")
         if tolerance is EXACT and not found.problem:
             notes.append(f"output {name!r} ({compared.dtypes[name]}) was compared exactly")
-    return Verdict(not failures, "quick", compared.inputs, tuple(outputs), tuple(failures), tuple(notes))
+    advice = NUMBERS if failures else ""
+    return Verdict(not failures, "quick", compared.inputs, tuple(outputs), tuple(failures), tuple(notes), advice=advice)
 
 
 def _reported(trials: Sequence[Callable[[], Feeds]], progress: Callable[[float], None] | None) -> Iterator[Feeds]:
@@ -442,9 +427,5 @@ def _reported(trials: Sequence[Callable[[], Feeds]], progress: Callable[[float],
         progress(1.0)
 
 
-def _failed(*failures: str, inputs: int = 0) -> Verdict:
-    return Verdict(False, "quick", inputs, failures=failures)
-
-
-def _shape(dims: Sequence[int | None]) -> str:
-    return "×".join("?" if dim is None else str(dim) for dim in dims) or "a scalar"
+def _failed(*failures: str, inputs: int = 0, advice: str) -> Verdict:
+    return Verdict(False, "quick", inputs, failures=failures, advice=advice)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
 from bnfold.errors import OutputError
-from bnfold.interrupts import check, shielded
+from bnfold.interrupts import check, placed, shielded
 from bnfold.wording import printable
 from bnfold.writing.staging import HASH_DIGITS, locked, mode_of, reported, save, sync_folder, temporary_folder
 
@@ -44,7 +45,9 @@ def check_folder(name: str) -> None:
     if not os.path.isdir(folder):
         raise OutputError(f"{folder} is not a folder", OTHER)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {folder} is not writable", OTHER)
+        where = os.path.abspath(folder)
+        hint = f"See who may write there: ls -ld {shlex.quote(where)}; or name another output: -o FILE."
+        raise OutputError(f"the folder {where} is not writable", hint)
 
 
 def check_name(name: str, room: int = 0) -> None:
@@ -148,6 +151,7 @@ def move(
             _move_pair(written, target, data, mode)
         else:
             os.replace(written, target)
+        placed(target)
         _remove_unnamed(target, keep)
         try:
             sync_folder(folder)

@@ -68,6 +68,11 @@ def test_a_noisy_machine_is_warned_of_in_sentences(monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_a_noisy_machine_is_warned_of_once_however_many_runtimes_saw_it() -> None:
+    rows = (quiet_row(noise=("this", "that")), quiet_row(), quiet_row(runtime="torch", noise=("that",)))
+    assert Timing(rows, 1).warnings == ("the machine is noisy (ort: this; that; torch: that)",)
+
+
 def test_sessions_are_what_the_interval_is_made_of() -> None:
     """Eight sessions whose luck differs: the interval spans their middles, however many rounds each has."""
     luck = np.array([0.9, 0.92, 0.97, 0.99, 1.01, 1.03, 1.08, 1.1])

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -139,7 +140,7 @@ REFUSALS = {
     "--arch names no file": (
         ["net.pt", "--arch", "nets.py:net"],
         2,
-        "error[USAGE]: --arch nets.py:net: there is no file nets.py\nCheck the path.\n",
+        "error[USAGE]: --arch nets.py:net: there is no file nets.py\nDid you mean net.py?\n",
     ),
     "--arch names nothing in it": (
         ["net.pt", "--arch", "net.py:nett"],
@@ -263,7 +264,15 @@ def test_an_unwritable_folder_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root, every folder can be written to
     assert main(["convert", model, "-o", "out.onnx"]) == 5
-    assert capsys.readouterr() == ("", "error[OUTPUT]: the folder . is not writable\nName another output: -o FILE.\n")
+    said = f"error[OUTPUT]: the folder {folder} is not writable\n"
+    hint = f"See who may write there: ls -ld {folder}; or name another output: -o FILE.\n"
+    assert capsys.readouterr() == ("", said + hint)
+
+
+def test_a_run_that_is_not_there_is_said_before_its_page_could_not_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "absent/run.json"]) == 3
+    said = "error[UNREADABLE]: cannot read absent/run.json: No such file or directory\nCheck the path.\n"
+    assert capsys.readouterr() == ("", said)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +280,12 @@ def test_an_unwritable_folder_is_refused(
     [
         (["conver"], "error[USAGE]: no such command 'conver'\nDid you mean 'convert'? See bnfold --help.\n"),
         (["frobnicate"], "error[USAGE]: no such command 'frobnicate'\nSee bnfold --help.\n"),
-        (["convert"], "error[USAGE]: missing argument 'MODEL'\nSee bnfold convert --help.\n"),
-        (["verify", "a.onnx"], "error[USAGE]: missing argument 'AFTER'\nSee bnfold verify --help.\n"),
+        (["convert"], "error[USAGE]: missing argument 'MODEL'\n"
+            "Like: bnfold convert model.onnx (see bnfold convert --help)\n",
+        ),
+        (["verify", "a.onnx"], "error[USAGE]: missing argument 'AFTER'\n"
+            "Like: bnfold verify model.onnx model.folded.onnx (see bnfold verify --help)\n",
+        ),
         (
             ["convert", "m", "--external-dat"],
             "error[USAGE]: no such option: --external-dat\n"
@@ -291,9 +304,7 @@ def test_a_wrong_call_is_two_lines(arguments: list[str], stderr: str, capsys: py
     assert capsys.readouterr() == ("", stderr)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["convert", "m", "--opset", "x"], ["convert", "m", "-o"], ["bench", "a", "b", "c"]]
-)
+@pytest.mark.parametrize("arguments", [["convert", "m", "-o"], ["bench", "a", "b", "c"], ["explain", "IO", "OVERFLOW"]])
 def test_what_typer_refuses_is_two_lines_too(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
@@ -398,10 +409,34 @@ def test_verify_says_yes_and_no(model: str, folder: Path, capsys: pytest.Capture
     lines = err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("error[CHECK]: output 'y': the largest difference is ")
-    assert (
-        lines[1] == "If such a difference is acceptable, allow it with --rtol or --atol; names and shapes must agree."
+    assert lines[1] == (
+        "See where they part with --per-site; if such a difference is acceptable, allow it with --rtol or --atol."
     )
     assert main(["verify", model, "wrong.onnx", "--rtol", "1"]) == 0
+    capsys.readouterr()
+    assert main(["verify", model, "wrong.onnx", "--rtol", "1e-9"]) == 1
+    assert capsys.readouterr().err.splitlines()[1] == (
+        "If such a difference is acceptable, allow it with --rtol or --atol."
+    )
+
+
+def test_verify_does_not_call_different_what_it_could_not_run(
+    model: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tiny.conv_bn()
+    other.graph.input[0].name = other.graph.node[0].input[0] = "image"
+    onnx.save(other, folder / "other.onnx")
+    assert main(["verify", model, "other.onnx", "--json", "run.json"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("Cannot be compared\n")
+    assert "\nVerification FAILED: nothing could be compared\n" in out
+    assert err == (
+        "error[CHECK]: input 'x' is missing after; input 'image' is new after\n"
+        "These take different inputs; is it the right file?\n"
+    )
+    assert json.loads((folder / "run.json").read_text())["verification"]["inputs"] == 0
+    assert main(["report", "run.json", "-o", "run.md"]) == 0
+    assert "annot be compared" in (folder / "run.md").read_text()
 
 
 def test_verify_takes_arrays(model: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -470,14 +505,14 @@ def test_what_stays_can_be_something_else(folder: Path, capsys: pytest.CaptureFi
     onnx.save(tiny.bn_relu(), folder / "model.onnx")
     for how, ops, words in (
         ("keep", ["BatchNormalization", "Sigmoid"], ""),
-        ("affine", ["Mul", "Add", "Sigmoid"], "Mul and Add, or the one that suffices"),
+        ("affine", ["Mul", "Add", "Sigmoid"], "Mul and Add"),
         ("conv", ["Conv", "Sigmoid"], "a depthwise 1×1 Conv"),
     ):
         assert main(["convert", "model.onnx", "--leftover", how, "--force"]) == 0
         out, err = capsys.readouterr()
         assert err == ""
         assert out.startswith("1 BatchNorm → 1 (1 kept)\n")
-        assert (f"  1 of the 1 BatchNorms that stay is {words}\n" in out) == bool(words)
+        assert (f"  the BatchNorm that stays is written as {words}" in out) == bool(words)
         assert [node.op_type for node in onnx.load(folder / "model.folded.onnx").graph.node] == ops
     assert main(["convert", "model.onnx", "--leftover", "mull"]) == 2
     assert capsys.readouterr() == (
@@ -686,7 +721,25 @@ def test_ctrl_c_in_process_is_130(
 
     monkeypatch.setattr(pipeline, "inspect", interrupted)
     assert main(["inspect", model]) == 130
-    assert capsys.readouterr() == ("", "interrupted\n")
+    assert capsys.readouterr() == ("", "interrupted; nothing was written\n")
+
+
+def test_ctrl_c_says_in_which_step_and_what_was_written(
+    model: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "verified", interrupted)
+        assert main(["convert", model]) == 130
+        assert capsys.readouterr() == ("", "interrupted while writing; nothing was written\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("bnfold.cli.commands._print", interrupted)
+        assert main(["convert", model]) == 130
+        said = "interrupted while writing the report; model.folded.onnx was written\n"
+        assert capsys.readouterr() == ("", said)
+    assert main(["explain", "IO"]) == 0
 
 
 # As a process
@@ -756,7 +809,8 @@ def test_ctrl_c_leaves_nothing_behind(model: str, folder: Path) -> None:
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    assert (process.returncode, out) == (130, "")
+    assert re.fullmatch(r"interrupted while (writing|verifying|timing); nothing was written\n", err)
     assert files(folder) == before
     assert list(folder.glob(".*")) == []
 

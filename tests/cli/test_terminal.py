@@ -14,7 +14,7 @@ import pytest
 
 from bnfold.cli import progress as progress_module
 from bnfold.cli.progress import drawn
-from bnfold.cli.terminal import Terminal, as_bug, make_console, print_error, usage_error, write
+from bnfold.cli.terminal import Terminal, as_bug, make_console, print_error, write
 from bnfold.errors import BnfoldError, OutputError, UnsupportedError, UsageError
 
 
@@ -260,11 +260,3 @@ def test_a_bug_keeps_its_traceback() -> None:
     bug = as_bug(caught.value)
     assert isinstance(bug, BnfoldError)
     assert bug.__traceback__ is caught.value.__traceback__
-
-
-def test_a_usage_error_without_context_points_to_the_help() -> None:
-    class Found(Exception):
-        message = "No such option: --x"
-
-    error = usage_error(Found())
-    assert (error.what, error.hint) == ("no such option: --x", "See bnfold --help.")

@@ -87,7 +87,8 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
     )
     assert (ended.code, ended.err) == (
         5,
-        "error[OUTPUT]: the folder place is not writable\nName another output: -o FILE.\n",
+        f"error[OUTPUT]: the folder {tmp_path / 'place'} is not writable\n"
+        f"See who may write there: ls -ld {tmp_path / 'place'}; or name another output: -o FILE.\n",
     )
     assert state(tmp_path / "left") == before
 

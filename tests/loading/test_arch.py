@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bnfold.errors import UsageError
-from bnfold.loading.arch import build, nearest, parse_arch_args
+from bnfold.loading.arch import build, parse_arch_args
+from bnfold.loading.libraries import nearest
 
 SOURCE = """
 from dataclasses import dataclass
@@ -105,7 +106,14 @@ def test_arch_arguments_read_as_key_and_value() -> None:
     )
 
 
-@pytest.mark.parametrize("arch", ["arch_code", "arch_code.py", ":net", "arch_code:", ""])
+def test_a_file_alone_says_what_it_defines(here: Path) -> None:
+    assert refusal("arch_code.py") == (
+        "error[USAGE]: --arch 'arch_code.py' names no factory\n"
+        "Pass --arch arch_code.py:NAME. It defines Config, Net, net, broken, leaving, Family."
+    )
+
+
+@pytest.mark.parametrize("arch", ["arch_code", ":net", "arch_code:", ""])
 def test_no_factory_is_named(here: Path, arch: str) -> None:
     assert refusal(arch) == (
         f"error[USAGE]: --arch {arch!r} names no factory\n"
@@ -160,9 +168,8 @@ def test_code_that_fails_is_quoted(here: Path, arch: str, doing: str, said: str)
 
 def test_an_argument_the_factory_does_not_take(here: Path) -> None:
     assert refusal("arch_code.py:net", depth="3") == (
-        "error[USAGE]: --arch arch_code.py:net: calling it raised "
-        "TypeError: net() got an unexpected keyword argument 'depth'\n"
-        "Make that code work on its own first; pass what it needs by --arch-arg key=value."
+        "error[USAGE]: --arch arch_code.py:net takes no argument 'depth'\n"
+        "Did you mean --arch-arg width=3? It takes width=4, kind='linear'."
     )
 
 

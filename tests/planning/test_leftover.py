@@ -55,8 +55,15 @@ test_exact_conv = campaign(12, lambda spec: check_spec("conv", spec), 100, anyth
 
 def test_what_became_of_them_is_said() -> None:
     assert said("keep", 3, 3) == said("affine", 0, 0) == ()
+    form = "Mul and Add, or as one of them where that is enough"
+    assert said("affine", 1, 0) == (f"the BatchNorm that stays is written as {form}",)
+    assert said("conv", 2, 0) == ("the 2 BatchNorms that stay are written as a depthwise 1×1 Conv",)
+    assert said("conv", 1, 1) == ("the BatchNorm that stays cannot be written as a depthwise 1×1 Conv",)
     assert said("affine", 3, 1) == (
-        "2 of the 3 BatchNorms that stay are Mul and Add, or the one that suffices; 1 that cannot be stay as they are",
+        f"2 of the 3 BatchNorms that stay are written as {form}; 1 cannot be, and stays as it is",
+    )
+    assert said("affine", 3, 2) == (
+        f"1 of the 3 BatchNorms that stay is written as {form}; 2 cannot be, and stay as they are",
     )
 
 

@@ -11,7 +11,15 @@ from bnfold.benchmark.latency import Row, Timing
 from bnfold.errors import UsageError
 from bnfold.planning.plan import Plan, Site
 from bnfold.reasons import Reason
-from bnfold.reporting.conditions import METRICS, Condition, failures, measured, parse_condition
+from bnfold.reporting.conditions import (
+    MEASURES,
+    METRICS,
+    Condition,
+    check_measurable,
+    failures,
+    measured,
+    parse_condition,
+)
 from bnfold.reporting.report import FileInfo, Report
 from bnfold.verification.verify import OutputCheck, Verdict
 
@@ -55,7 +63,8 @@ def test_a_condition_reads(text: str, expected: tuple[str, str, float]) -> None:
     ("text", "what"),
     [
         ("", "--fail-on '' is not METRIC>NUMBER"),
-        ("kept", "--fail-on 'kept' is not METRIC>NUMBER"),
+        ("kept", "--fail-on 'kept' is a metric without a bound"),
+        ("left", "--fail-on 'left' is not METRIC>NUMBER"),
         ("kept=0", "--fail-on 'kept=0' is not METRIC>NUMBER"),
         ("kept>", "--fail-on 'kept>' is not METRIC>NUMBER"),
         ("kept>0 or folded<1", "--fail-on 'kept>0 or folded<1' is not METRIC>NUMBER"),
@@ -91,13 +100,36 @@ def test_a_misspelt_metric_is_guessed() -> None:
         ("speedup.low<1", "--fail-on speedup.low<1: speedup.low is 0.99"),
         ("speedup.low<0.98", ""),
         ("speedup.median<1.2", "--fail-on speedup.median<1.2: speedup.median is 1.1"),
-        ("error.ratio>4", "--fail-on error.ratio>4: error.ratio was not measured (--verify full does)"),
+        (
+            "error.ratio>4",
+            "--fail-on error.ratio>4: error.ratio was not measured (verify does, and convert with --verify full)",
+        ),
         ("top1.delta<-1", "--fail-on top1.delta<-1: top1.delta was not measured (--data with --metric top1 does)"),
         ("bytes_after>1", "--fail-on bytes_after>1: bytes_after was not measured (convert does)"),
     ],
 )
 def test_a_condition_is_judged_on_every_value(text: str, failure: str) -> None:
     assert parse_condition(text).failure(report()) == failure
+
+
+def test_a_metric_alone_is_what_the_shell_left_of_a_condition() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_condition("speedup.low")
+    assert caught.value.what == "--fail-on 'speedup.low' is a metric without a bound"
+    assert caught.value.hint == ("Quote it, as the shell takes > and < for redirections: --fail-on 'speedup.low>0'")
+
+
+def test_every_metric_is_measured_by_some_command() -> None:
+    for metric in METRICS:
+        assert any(metric.partition(".")[0] in groups for groups in MEASURES.values()), metric
+
+
+def test_what_a_command_never_measures_is_refused() -> None:
+    check_measurable([parse_condition("kept>0"), parse_condition("batch_norms>9")], "inspect")
+    with pytest.raises(UsageError) as caught:
+        check_measurable([parse_condition("kept>0"), parse_condition("error.rel>1e-5")], "inspect")
+    assert caught.value.what == "--fail-on error.rel>1e-5: inspect does not measure error.rel"
+    assert caught.value.hint == "Measured by: bnfold convert, bnfold verify."
 
 
 def test_what_was_not_measured_fails() -> None:
@@ -113,7 +145,11 @@ def test_what_was_not_measured_fails() -> None:
 def test_what_was_measured_in_part_fails() -> None:
     half = report(verification=Verdict(False, "quick", 1, (OutputCheck("y", 0.0, 0.0), OutputCheck("z", None, None))))
     assert measured(half, "error.rel") == []
-    assert parse_condition("error.rel>1").failure(half).endswith("was not measured (--verify full does)")
+    assert (
+        parse_condition("error.rel>1")
+        .failure(half)
+        .endswith("was not measured (verify does, and convert with --verify full)")
+    )
 
 
 def test_every_condition_is_judged() -> None:

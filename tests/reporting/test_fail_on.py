@@ -1,4 +1,6 @@
-"""`--fail-on` of the contract's metrics in every command that takes it: what holds exits with 1, and so does a gap."""
+"""`--fail-on` of the contract's metrics in every command that takes it: what holds exits with 1, and so does a gap.
+
+What a command can never measure is a wrong call, and exits with 2."""
 
 from __future__ import annotations
 
@@ -80,13 +82,16 @@ def test_what_holds_fails_and_all_of_it_is_said(command: str, folder: Path, caps
 
 
 @pytest.mark.parametrize("command", MEASURED)
-def test_what_the_command_does_not_measure_fails(
+def test_what_the_command_does_not_measure_is_refused_before_any_work(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = [condition for condition in DO_NOT if group(condition) not in MEASURED[command]]
     for condition in missing:
-        assert call(command, condition) == 1
-        assert " was not measured (" in capsys.readouterr().err
+        assert call(command, condition) == 2
+        what, hint = capsys.readouterr().err.splitlines()
+        assert what == f"error[USAGE]: --fail-on {condition}: {command} does not measure {metric(condition)}"
+        assert hint.startswith("Measured by: bnfold ")
+        assert f"bnfold {command}" not in hint
     assert (command == "convert") is (not missing)
 
 
@@ -98,8 +103,8 @@ def test_a_conversion_that_fails_one_leaves_nothing_at_the_output(folder: Path) 
 
 def test_without_the_flag_that_measures_it_a_conversion_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = {
-        "error.ratio>4": ("quick", "error.ratio was not measured (--verify full does)"),
-        "error.rel>1e-5": ("off", "error.rel was not measured (--verify full does)"),
+        "error.ratio>4": ("quick", "error.ratio was not measured (verify does, and convert with --verify full)"),
+        "error.rel>1e-5": ("off", "error.rel was not measured (verify does, and convert with --verify full)"),
         "speedup.low<0.98": ("full", "speedup.low was not measured (bench of two models does, and convert --bench)"),
         "top1.delta<-0.001": ("full", "top1.delta was not measured (--data with --metric top1 does)"),
     }

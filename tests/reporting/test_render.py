@@ -97,6 +97,17 @@ def test_verbose_says_where_everything_went() -> None:
     assert re.search(r"y +1e-06 +2.5e-07", text)
 
 
+def test_inspect_says_where_everything_would_go() -> None:
+    text = rendered(reports.report(command="inspect", plan=sites(31)), 120)
+    assert "\nWould fold\n" in text
+    assert text.count("  a     BatchNormalization  folded") == 30
+    assert "  and 1 more (-v shows them)\n" in text
+    text = rendered(reports.report(command="inspect", plan=sites(31)), 120, verbose=True)
+    assert text.count("  a     BatchNormalization  folded") == 31
+    assert " more (-v" not in text
+    assert "Would fold" not in rendered(reports.report(command="inspect", plan=sites(0, 0, 3)))
+
+
 def test_verbose_says_which_weights_are_copies() -> None:
     plan = Plan((Site("bn", "BatchNormalization", "folded", ("first", "second"), None, ("second",)),))
     assert re.search(r"bn +.* first, second \(a copy\)", rendered(reports.report(plan=plan), 120, verbose=True))
@@ -175,7 +186,7 @@ def test_tails_start_and_memory_stand_in_a_table_of_their_own() -> None:
     rows = (
         replace(reports.ROW, runtime="ort-as-written", before=side, after=replace(side, load_ms=None, peak_bytes=None)),
     )
-    lines = rendered(reports.report(benchmark=Timing(rows, 1)), 80).splitlines()
+    lines = rendered(reports.report(benchmark=Timing(rows, 1)), 80, verbose=True).splitlines()
     begin = lines.index("Tails, start and peak memory")
     assert [line.rstrip() for line in lines[begin + 1 : begin + 4]] == [
         "  runtime         model      p90     p99    load  first run  memory",
@@ -183,12 +194,14 @@ def test_tails_start_and_memory_stand_in_a_table_of_their_own() -> None:
         "  ort-as-written  after   123 ms  235 ms       –     457 ms       –",
     ]
     assert "Tails" not in rendered(reports.report())
+    assert "Tails" not in rendered(reports.report(benchmark=Timing(rows, 1)))
+    assert "Tails" in rendered(reports.report(benchmark=Timing(rows, 1), command="bench"))
 
 
 def test_what_takes_seconds_is_said_in_seconds() -> None:
     side = Side(999.4, 999.6, 12_345.6, 65_432.1, None)
     row = replace(reports.ROW, before_ms=1234.5, after_ms=999.4, before=side)
-    text = rendered(reports.report(benchmark=Timing((row,), 1)), 120)
+    text = rendered(reports.report(benchmark=Timing((row,), 1)), 120, verbose=True)
     for part in ("1.23 s  999 ms", "999 ms  1 s  12.3 s", "65.4 s"):
         assert part in re.sub(" {2,}", "  ", text)
     assert "e+" not in text

@@ -63,9 +63,13 @@ def test_a_directory_as_output(here: Path, name: str) -> None:
 
 
 def test_a_folder_that_is_not_writable(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("folder").mkdir(mode=0o500)
+    where = here / "folder"
+    where.mkdir(mode=0o500)
     monkeypatch.setattr(os, "access", lambda path, mode: path != "folder")  # root may write everywhere
-    assert refusal(check_folder, "folder/out.onnx") == f"error[OUTPUT]: the folder folder is not writable\n{OTHER}"
+    assert refusal(check_folder, "folder/out.onnx") == (
+        f"error[OUTPUT]: the folder {where} is not writable\n"
+        f"See who may write there: ls -ld {where}; or name another output: -o FILE."
+    )
 
 
 def test_an_existing_output_is_kept_without_force(here: Path) -> None:

@@ -126,7 +126,7 @@ def _fate(run: Run, verb: str) -> tuple[str, str]:
 
 def _same(checked: Mapping[str, Any]) -> str:
     if not checked["passed"]:
-        return "not the same function"
+        return "not the same function" if checked["inputs"] else "cannot be compared"
     if (checked.get("certificate") or {}).get("proved"):
         exported = " as torch exports them" if checked.get("exported") else ""
         return f"proved to be the same function for all inputs{exported}"

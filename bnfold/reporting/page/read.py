@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnfold.errors import UnreadableError, UnsupportedError
+from bnfold.loading.places import advice
 from bnfold.wording import first_line, printable
 
 SCHEMA = 1
@@ -44,7 +45,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise UnreadableError(f"{name} has more than {LARGEST_BYTES >> 20} MB, too much for a run", ADVICE)
         run = json.loads(content, parse_constant=_refused, parse_float=_finite, parse_int=_short)
     except OSError as error:
-        raise UnreadableError(f"cannot read {name}: {error.strerror or error}", "Check the path.") from error
+        raise UnreadableError(f"cannot read {name}: {error.strerror or error}", advice(error, name)) from error
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{name} is no JSON: {first_line(error)}", ADVICE) from error
     if isinstance(run, dict) and isinstance(run.get("schema"), int) and run["schema"] != SCHEMA:
