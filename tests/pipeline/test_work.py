@@ -110,7 +110,7 @@ def test_a_checkpoint_becomes_a_folded_file_of_the_suffix(output: str, folder: P
     assert report.output is not None
     assert files(folder) == before | {output: report.output.sha256}
     assert report.verification is not None
-    assert (report.verification.level, report.verification.inputs) == ("quick", 4)
+    assert (report.verification.level, report.verification.inputs) == ("full", 4)
     assert 0 < report.verification.outputs[0].rel < 1e-6
     counts = report.counts()
     assert [counts[name] for name in ("batch_norms", "folded", "kept", "nodes_before", "nodes_after")] == [
@@ -323,7 +323,10 @@ def test_a_folded_state_dict_is_restored_when_it_is_loaded(folder: Path) -> None
     convert("net.pt", "folded.safetensors", **NET)
     report = convert("folded.safetensors", "out.onnx", **NET, fail_on=["batch_norms>0"])
     assert report.passed
-    assert report.notes == ("folded state dict: 2 tensors, 2 modules changed",)
+    assert report.notes == (
+        "folded state dict: 2 tensors, 2 modules changed",
+        "the file written is the model as it came, as ONNX",
+    )
     assert pipeline.verify("net.pt", "folded.safetensors", **NET).passed
     assert pipeline.verify("folded.safetensors", "out.onnx", **NET).passed
     assert refusal(UnsupportedError, "folded.safetensors", "again.pt", **NET) == (
@@ -355,7 +358,7 @@ def test_the_command_line_writes_verifies_and_times(folder: Path, capsys: pytest
         assert main(["convert", "net.pt", *arch, "-o", output]) == 5
         assert capsys.readouterr().err.startswith(f"error[OUTPUT]: {output} already exists\n")
     assert main(["verify", "net.pt", "out.safetensors", *arch]) == 0
-    assert capsys.readouterr().out.startswith("The same function on 3 inputs (quick)\n")
+    assert capsys.readouterr().out.startswith("The same function: proved for all inputs as torch exports them")
     assert main(["verify", "net.pt", "out.pt2", *arch, "--trust-pickle"]) == 0
     assert main(["bench", "net.pt", "out.pt", *arch, "--threads", "1", "--min-time", "0.05"]) == 0
     assert main(["bench", "out.pt2", "--trust-pickle", "--threads", "1", "--min-time", "0.05"]) == 0
