@@ -178,11 +178,12 @@ def convert(
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol)
     check_options(runtimes, threads, min_time, device)
-    source.check("convert")
-    check_folder(os.fspath(target))
+    if target.is_dir():  # which has no suffix either
+        check_folder(os.fspath(target))
     form = output_format(target)
     check_asked(target, form, choices, options, given, opset=opset, external_data=external_data)
     check_renewal(target, form, renewal)
+    source.check("convert")
     check_writable(target, force=force, source=model, external_data=external_data, may_be_rejected=True)
     if bench:
         require_device(device, "ONNX" if form == "onnx" else "PyTorch", runtimes or ())

@@ -336,7 +336,9 @@ def test_progress_names_the_stages_in_order(model: Path) -> None:
         ({"runtimes": ["tensorrt"]}, UsageError, "no runtime is called 'tensorrt'"),
         ({"runtimes": []}, UsageError, "no runtime was named"),
         ({"threads": 0}, UsageError, "the number of threads must be at least 1, not 0"),
-        ({"fail_on": ["kept"]}, UsageError, "--fail-on 'kept' is not METRIC>NUMBER"),
+        ({"fail_on": ["kept"]}, UsageError, "--fail-on 'kept' is a metric without a bound"),
+        ({"fail_on": ["drift.worst>1"]}, UsageError,
+         "--fail-on drift.worst>1: convert does not measure drift.worst"),
         ({"inputs": ["1xx3"]}, UsageError, "--input '1xx3' is not [NAME:]SHAPE[:DTYPE]"),
         ({"mean": "a"}, UsageError, "--mean 'a' is not [NAME:]NUMBER,NUMBER,..."),
         ({"std": 0}, UsageError, "--std has a 0, and is divided by"),
@@ -360,12 +362,17 @@ def test_what_is_wrong_with_the_call_is_said_before_the_model_is_opened(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_output_is_looked_at_before_the_model_is_opened(tmp_path: Path) -> None:
+def test_the_output_is_looked_at_before_the_model_is_opened_and_after_it_was_found(tmp_path: Path) -> None:
     (tmp_path / "out.onnx").write_bytes(b"precious")
+    (tmp_path / "damaged.onnx").write_bytes(b"damaged")
     with pytest.raises(OutputError, match="already exists"):
-        convert(tmp_path / "no-such-model.onnx", tmp_path / "out.onnx")
+        convert(tmp_path / "damaged.onnx", tmp_path / "out.onnx")
     with pytest.raises(UnreadableError):
-        convert(tmp_path / "no-such-model.onnx", tmp_path / "out.onnx", force=True)
+        convert(tmp_path / "damaged.onnx", tmp_path / "out.onnx", force=True)
+    with pytest.raises(UnreadableError, match="there is no file"):
+        convert(tmp_path / "no-such-model.onnx", tmp_path / "out.onnx")
+    with pytest.raises(UnreadableError, match="there is no file"):
+        convert(tmp_path / "no-such-model.onnx", tmp_path / "no-such-folder" / "out.onnx")
     assert (tmp_path / "out.onnx").read_bytes() == b"precious"
 
 
