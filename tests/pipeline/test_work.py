@@ -110,7 +110,7 @@ def test_a_checkpoint_becomes_a_folded_file_of_the_suffix(output: str, folder: P
     assert report.output is not None
     assert files(folder) == before | {output: report.output.sha256}
     assert report.verification is not None
-    assert (report.verification.level, report.verification.inputs) == ("quick", 4)
+    assert (report.verification.level, report.verification.inputs) == ("full", 4)
     assert 0 < report.verification.outputs[0].rel < 1e-6
     counts = report.counts()
     assert [counts[name] for name in ("batch_norms", "folded", "kept", "nodes_before", "nodes_after")] == [
@@ -355,7 +355,7 @@ def test_the_command_line_writes_verifies_and_times(folder: Path, capsys: pytest
         assert main(["convert", "net.pt", *arch, "-o", output]) == 5
         assert capsys.readouterr().err.startswith(f"error[OUTPUT]: {output} already exists\n")
     assert main(["verify", "net.pt", "out.safetensors", *arch]) == 0
-    assert capsys.readouterr().out.startswith("The same function on 3 inputs (quick)\n")
+    assert capsys.readouterr().out.startswith("The same function: proved for all inputs as torch exports them; run on 3 inputs\nas well\n")
     assert main(["verify", "net.pt", "out.pt2", *arch, "--trust-pickle"]) == 0
     assert main(["bench", "net.pt", "out.pt", *arch, "--threads", "1", "--min-time", "0.05"]) == 0
     assert main(["bench", "out.pt2", "--trust-pickle", "--threads", "1", "--min-time", "0.05"]) == 0
