@@ -572,14 +572,14 @@ def no_running_statistics() -> Made:
     return nn.Sequential(conv(), nn.BatchNorm2d(4, track_running_stats=False)), image()
 
 
-@case(0, Reason.TRAINING)
+@case(0, Reason.TRAINING, note="is in training mode")
 def one_layer_in_training() -> Made:
     net = nn.Sequential(conv(), nn.BatchNorm2d(4))
     net.in_training = ["1"]  # type: ignore[assignment]
     return net, image()
 
 
-@case(1, Reason.TRAINING)
+@case(1, Reason.TRAINING, note="is in training mode")
 def one_of_two_in_training() -> Made:
     net = nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 4), nn.BatchNorm2d(4))
     net.in_training = ["4"]  # type: ignore[assignment]

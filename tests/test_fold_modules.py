@@ -226,15 +226,15 @@ def test_a_forward_that_depends_on_data_is_refused_in_words() -> None:
 
 
 def test_inputs_that_do_not_fit_are_refused_in_words() -> None:
-    assert "torch.export cannot capture Sequential" in refusal(
-        bnfold.UnsupportedError, small(), torch.randn(2, 5, 6, 6)
+    assert "Sequential does not take input 2x5x6x6 float32: RuntimeError: Given groups=1" in refusal(
+        bnfold.UsageError, small(), torch.randn(2, 5, 6, 6)
     )
 
 
 def test_other_arguments_are_refused() -> None:
     assert refusal(bnfold.UsageError, small(), X, prefer="modul").startswith("error[USAGE]: prefer is 'modul'")
     assert "bnfold.fold cannot take a torch.Tensor" in refusal(bnfold.UsageError, X)
-    assert "not a builtins.str" in refusal(bnfold.UsageError, "model.pt")
+    assert "not a path: 'model.pt'" in refusal(bnfold.UsageError, "model.pt")
 
 
 def test_one_branch_computes_the_sum_and_the_others_contribute_nothing() -> None:

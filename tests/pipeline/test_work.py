@@ -358,7 +358,9 @@ def test_the_command_line_writes_verifies_and_times(folder: Path, capsys: pytest
         assert main(["convert", "net.pt", *arch, "-o", output]) == 5
         assert capsys.readouterr().err.startswith(f"error[OUTPUT]: {output} already exists\n")
     assert main(["verify", "net.pt", "out.safetensors", *arch]) == 0
-    assert capsys.readouterr().out.startswith("The same function: proved for all inputs as torch exports them")
+    assert capsys.readouterr().out.startswith(
+        "The same function: proved for all inputs as torch exports them; run on 3 inputs\nas well\n"
+    )
     assert main(["verify", "net.pt", "out.pt2", *arch, "--trust-pickle"]) == 0
     assert main(["bench", "net.pt", "out.pt", *arch, "--threads", "1", "--min-time", "0.05"]) == 0
     assert main(["bench", "out.pt2", "--trust-pickle", "--threads", "1", "--min-time", "0.05"]) == 0
