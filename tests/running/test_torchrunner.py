@@ -147,4 +147,4 @@ def test_a_network_that_does_not_compile_is_refused_in_words(monkeypatch: pytest
     monkeypatch.setattr(torch, "compile", lambda module: torch._dynamo.optimize(broken)(module))
     said = refusal(UnsupportedError, conv_bn(), inputs=X, runtimes=["torch-compile"], **QUICK)
     assert said.startswith("error[UNSUPPORTED]: torch.compile does not compile the model before: ")
-    assert said.endswith("Leave out --runtime torch-compile; it needs a C++ compiler.")
+    assert said.endswith('Leave out runtimes=["torch-compile"]; it needs a C++ compiler.')
