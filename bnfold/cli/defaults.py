@@ -14,7 +14,6 @@ with a download must not decide it.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from typing import Any
 import tomli
 
 from bnfold.errors import BnfoldError, UsageError
-from bnfold.wording import printable
+from bnfold.wording import guess, printable
 
 NAMES = ("bnfold.toml", "pyproject.toml")
 SAID_EACH_TIME = (
@@ -144,9 +143,8 @@ def _check_key(key: str, known: Sequence[str], where: str, what: str) -> None:
             f"{where}{key} cannot have a default", f"Pass --{key} on the command line, where it is seen to be meant."
         )
     if key not in known:
-        close = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1)
-        guess = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(known)}."
-        raise UsageError(f"{where}there is no {what} called {printable(key)}", guess)
+        meant = guess(key.replace("_", "-").lower(), known).rstrip() or f"There are: {', '.join(known)}."
+        raise UsageError(f"{where}there is no {what} called {printable(key)}", meant)
 
 
 def _value(key: str, value: Any, several: bool, path: str) -> Any:

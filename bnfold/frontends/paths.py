@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 def module_path(node: ir.Node, label: str) -> tuple[str, ...]:
     """The module that made a node: as torch noted it, as its name spells it, or as that of its weight does."""
-    noted = _noted(node)
+    noted = noted_path(node)
     if noted is not None:
         return noted
     if "/" in label:
@@ -22,7 +22,8 @@ def module_path(node: ir.Node, label: str) -> tuple[str, ...]:
     return ()
 
 
-def _noted(node: ir.Node) -> tuple[str, ...] | None:
+def noted_path(node: ir.Node) -> tuple[str, ...] | None:
+    """The module that made a node, as torch noted it; None where it did not."""
     try:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
         path = str(scopes[-2])

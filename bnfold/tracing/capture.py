@@ -8,7 +8,6 @@ raw, and `fold_constants` tidies it up. The batch dimension stays open where the
 
 from __future__ import annotations
 
-import ast
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,6 +178,7 @@ def finished(program: torch.onnx.ONNXProgram, opset: int | None = None) -> onnx_
         UnsupportedError: It is in another opset than the one asked for.
     """
     from bnfold.frontends.constants import fold_constants
+    from bnfold.frontends.paths import noted_path
 
     model = program.model
     reached = model.opset_imports.get("")
@@ -192,8 +192,8 @@ def finished(program: torch.onnx.ONNXProgram, opset: int | None = None) -> onnx_
     taken = {node.name for node in nodes}
     for node in nodes:
         _drop_invented_bias(node)
-        if node.op_type in NAMED_AFTER_MODULES and (path := module_path(node)):
-            node.name = next(name for name in numbered(path) if name not in taken)
+        if node.op_type in NAMED_AFTER_MODULES and (path := noted_path(node)):
+            node.name = next(name for name in numbered(".".join(path)) if name not in taken)
             taken.add(node.name)
         for key in LOCAL_METADATA:
             node.metadata_props.pop(key, None)
@@ -213,16 +213,6 @@ def _drop_invented_bias(node: onnx_ir.Node) -> None:
     node.resize_inputs(2)
     if bias.name is not None and bias.graph is not None and not bias.uses():
         bias.graph.initializers.pop(bias.name, None)
-
-
-def module_path(node: onnx_ir.Node) -> str:
-    """`layer1.0.bn1`: where the module that made a node sits in the network; empty where torch does not say."""
-    try:
-        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
-        path = str(scopes[-2])
-    except (ValueError, SyntaxError, TypeError, LookupError):
-        return ""
-    return "" if path.startswith("_empty_nn_module_stack") else path
 
 
 def numbered(path: str) -> Iterator[str]:

@@ -100,8 +100,9 @@ def _of_program(program: ExportedProgram, label: str) -> tuple[onnx_ir.Model, li
             no tensor.
     """
     from bnfold.frontends.aten.nodes import is_drawn
+    from bnfold.frontends.paths import noted_path
     from bnfold.running.networks import returned
-    from bnfold.tracing.capture import finished, module_path, numbered, translated
+    from bnfold.tracing.capture import finished, numbered, translated
     from bnfold.tracing.programs import program_nodes
 
     drawn = [node.name for node in program_nodes(program) if is_drawn(node)]
@@ -121,8 +122,8 @@ def _of_program(program: ExportedProgram, label: str) -> tuple[onnx_ir.Model, li
         raise UnsupportedError(f"{label} returns more than tensors", "Compare networks that return tensors.")
     taken: set[str] = set()
     for node in model.graph:  # the exporter numbers operators, and a fold that takes one out would shift the numbers
-        if (node.name or "").startswith("node_") and (path := module_path(node)):
-            node.name = next(name for name in numbered(f"{path}/{node.op_type}") if name not in taken)
+        if (node.name or "").startswith("node_") and (path := noted_path(node)):
+            node.name = next(name for name in numbered(f"{'.'.join(path)}/{node.op_type}") if name not in taken)
         taken.add(node.name or "")
     return model, names
 
